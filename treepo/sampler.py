@@ -1,0 +1,351 @@
+"""`sample_tree`: the event loop of one tree.
+
+Every path is one running engine request. Chunks arrive, are judged (`stopping`), may open
+branches (`branching`), and when nothing runs and trajectories are missing, `fallback` or the next
+wave opens more. The loop applies `Branch` and `Prune` and knows neither HTTP nor which policy it
+runs; everything it decides by is passed in or found in the resolved configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from treepo.branching import BranchingPolicy, make_branching
+from treepo.config import TreeConfig
+from treepo.engines.base import Chunk, Engine, PathRequest, Sampling
+from treepo.errors import EngineDeadError, EngineError, FieldError
+from treepo.fallback import FALLBACKS
+from treepo.growth import Branch, Growth, Path, Wave
+from treepo.record import Totals, make_record
+from treepo.requests import Answered, Arrived, Closed, Event, Expired, Lost, Requests
+from treepo.stopping import PathStops, Until, Verdict, hopeless, never, worst_window
+from treepo.texts import Texts
+from treepo.tree import Finish, Tree, TreeFinish
+
+DEFAULT_THRESHOLD = 0.5
+"""Entropy in nats from which a position counts as uncertain before an engine has been observed."""
+
+
+class Observer(Protocol):
+    """Told what happens to a tree's paths, in the order in which it happens."""
+
+    def opened(self, path: Path) -> None:
+        """A path was opened; its request starts now."""
+
+    def extended(self, path: Path, chunk: Chunk, num_kept: int) -> None:
+        """A path grew by the first `num_kept` tokens of `chunk`."""
+
+    def ended(self, path: Path) -> None:
+        """A path has ended; where an answer was looked for, it is known now."""
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def opened(self, path: Path) -> None:
+        """Do nothing."""
+
+    def extended(self, path: Path, chunk: Chunk, num_kept: int) -> None:
+        """Do nothing."""
+
+    def ended(self, path: Path) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One tree to sample.
+
+    Attributes:
+        prompt_token_ids: The prompt.
+        sampling: How tokens are drawn; `max_tokens` is the longest trajectory.
+        config: The caller's settings; they are resolved against the engine.
+        id: Unique name; request ids start with it.
+        texts: Tokenizer and answer reader; None where only tokens matter.
+        until: Whether the votes so far end the tree.
+        observer: Told what happens.
+        entropy_reference: Threshold of `branching: entropy` where the caller gave none, in nats.
+
+    """
+
+    prompt_token_ids: Sequence[int]
+    sampling: Sampling
+    config: TreeConfig
+    id: str = ""
+    texts: Texts | None = None
+    until: Until = never
+    observer: Observer = Silent()
+    entropy_reference: float = DEFAULT_THRESHOLD
+
+
+async def sample_tree(engine: Engine, job: Job) -> Tree:
+    """Sample one tree and return its record; see the module docstring.
+
+    Raises:
+        FieldError: The prompt and the budget do not fit the model.
+        EngineError: The engine failed and no trajectory could be finished.
+
+    """
+    run = _Run(engine, job)
+    try:
+        run.open_wave()
+        while not (run.requests.is_idle and not run.refill()):
+            await run.handle(await run.requests.next())
+    finally:
+        await asyncio.shield(run.close())
+    return run.record()
+
+
+class _Run:
+    """State of one tree while it is sampled."""
+
+    def __init__(self, engine: Engine, job: Job) -> None:
+        info = engine.info
+        _check_length(len(job.prompt_token_ids), job.sampling.max_tokens, info.max_model_len)
+        self.job = job
+        self.id = job.id or f"tree-{uuid.uuid4().hex[:16]}"
+        self.info = info
+        self.config = job.config.resolve(
+            info.block_size, job.sampling.max_tokens, job.entropy_reference
+        )
+        self.growth = Growth(job.prompt_token_ids, self.config, info.block_size)
+        self.requests = Requests(engine)
+        finder = job.texts.find_answer if job.texts else None
+        self.stops = PathStops(self.config, job.sampling, self.growth, finder)
+        self.policies: dict[int, BranchingPolicy] = {}
+        self.rng = random.Random(self.id if job.sampling.seed is None else job.sampling.seed)
+        self.totals = Totals()
+        self.finish: TreeFinish | None = None
+        self.error: EngineError | None = None
+        self.notes: list[str] = []
+        self._started = time.monotonic()
+        self._timer = self._arm_deadline()
+
+    # opening paths
+
+    def open_wave(self) -> None:
+        """Open the next wave at the prompt: `start` trajectories, or what is left of `width`."""
+        opened = sum(wave.width for wave in self.growth.waves)
+        width = min(self.config.start or self.config.width, self.config.width - opened)
+        roots = self.config.root_branching or 1
+        count = self.rng.randint(*roots) if isinstance(roots, tuple) else roots
+        paths = self.growth.open_wave(width, count)
+        wave = self.growth.waves[-1]
+        self.policies[id(wave)] = make_branching(
+            self.config, self.growth, wave, self.info.uncertainty
+        )
+        self._start(paths)
+
+    def refill(self) -> bool:
+        """Open more paths where trajectories are missing; whether anything was opened."""
+        if self.finish is not None:
+            return False
+        wave = self.growth.waves[-1]
+        if self.growth.num_failed > self.config.width:
+            self.notes.append("stopped opening paths: more were lost or pruned than `width`")
+            return False
+        before = len(self.growth.paths)
+        if wave.num_finished < wave.width:
+            policy = FALLBACKS[self.config.fallback or "none"]
+            self._apply(policy(self.growth, wave, self.rng), wave)
+            self.totals.fallbacks += len(self.growth.paths) - before
+        is_full = sum(w.width for w in self.growth.waves) >= self.config.width
+        if len(self.growth.paths) == before and not is_full:
+            self.open_wave()
+        return len(self.growth.paths) > before
+
+    def _apply(self, branches: Iterable[Branch], wave: Wave) -> None:
+        for branch in branches:
+            self._start(self.growth.open_branch(branch, wave))
+
+    def _start(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            trunk = path.parent
+            if self.job.texts is not None:
+                path.transcript = self.job.texts.transcript(trunk, path.start)
+                path.cleared = len(path.transcript.text)
+            self.job.observer.opened(path)
+            self.requests.start(path, self._request(path))
+        live = sum(path.finish is None for path in self.growth.paths)
+        self.totals.max_live_paths = max(self.totals.max_live_paths, live)
+
+    def _request(self, path: Path) -> PathRequest:
+        sampling, start = self.job.sampling, path.start
+        budget = min(sampling.max_tokens, self.growth.boundary(self.config.max_depth or 1)) - start
+        if self.config.max_total_tokens is not None:
+            budget = min(budget, self.config.max_total_tokens - self.totals.generated_tokens)
+        prefix = path.parent.prefix(start) if path.parent else []
+        return PathRequest(
+            id=f"{self.id}-{path.id}",
+            tree_id=self.id,
+            token_ids=[*self.growth.prompt_token_ids, *prefix],
+            num_inherited_tokens=start,
+            sampling=replace(
+                sampling,
+                max_tokens=max(budget, 1),
+                min_tokens=max(sampling.min_tokens - start, 0),
+                seed=_derive_seed(sampling.seed, path.key),
+            ),
+        )
+
+    # events
+
+    async def handle(self, event: Event) -> None:
+        """Apply one event."""
+        match event:
+            case Arrived(path, chunk):
+                await self._arrived(path, chunk)
+            case Closed(path):
+                self.requests.num_running -= 1
+            case Lost(path, error):
+                self._lost(path, error)
+            case Answered(path):
+                self.requests.num_pending_answers -= 1
+                await self._answered(path)
+            case Expired(reason):
+                await self._end_tree(TreeFinish(reason))
+
+    async def _arrived(self, path: Path, chunk: Chunk) -> None:
+        self.totals.count(path, chunk, len(self.growth.prompt_token_ids))
+        if path.finish is not None:
+            return
+        seen = path.end
+        path.token_ids.extend(chunk.token_ids)
+        path.logprobs.extend(chunk.logprobs)
+        path.uncertainty.extend(chunk.uncertainty)
+        if path.transcript is not None:
+            path.transcript.push(chunk.token_ids)
+        verdict = self.stops.check(path, chunk, seen)
+        if verdict is not None:
+            self._finish_path(path, verdict)
+        elif path.transcript is not None:
+            path.cleared = len(path.transcript.text)
+        if self.config.prune == "confidence" or self.config.vote == "confidence":
+            worst = worst_window(path.uncertainty, seen - path.start, self.config.prune_window)
+            path.worst_window = max(path.worst_window, worst)
+        self.job.observer.extended(path, chunk, min(path.end - seen, len(chunk.token_ids)))
+        if self.finish is None:
+            self._branch(path, seen)
+        if verdict is not None:
+            await self._settle_path(path, chunk)
+        elif self.finish is None:
+            await self._prune(path)
+        limit = self.config.max_total_tokens
+        if limit is not None and self.totals.generated_tokens >= limit:
+            await self._end_tree(TreeFinish.MAX_TOTAL_TOKENS)
+
+    def _branch(self, path: Path, seen: int) -> None:
+        policy = self.policies[id(path.wave)]
+        before = len(self.growth.paths)
+        self._apply(policy.advance(path, seen), path.wave)
+        if path.finish is not None:
+            self._apply(policy.finished(), path.wave)
+        self.totals.branches += len(self.growth.paths) - before
+
+    def _finish_path(self, path: Path, verdict: Verdict) -> None:
+        self.growth.end(path, verdict.finish, verdict.at)
+        if path.transcript is not None:
+            path.transcript.finish(verdict.at, verdict.text_end)
+
+    async def _settle_path(self, path: Path, chunk: Chunk) -> None:
+        if chunk.finish_reason is None:
+            await self.requests.abort([path])
+        if self.job.texts is not None:
+            self.requests.read_answer(path, self.job.texts.read_answer(path))
+        else:
+            await self._answered(path)
+
+    async def _answered(self, path: Path) -> None:
+        path.is_answered = True
+        self.job.observer.ended(path)
+        if self.finish is None:
+            finish = self.job.until(self.growth)
+            if finish is not None:
+                await self._end_tree(finish)
+
+    async def _prune(self, path: Path) -> None:
+        for prune in hopeless(self.growth, path):
+            self.growth.end(prune.path, Finish.PRUNED, prune.path.end)
+            self.totals.prunes += 1
+            self.job.observer.ended(prune.path)
+            await self.requests.abort([prune.path])
+            self._apply(self.policies[id(path.wave)].finished(), path.wave)
+
+    def _lost(self, path: Path, error: EngineError) -> None:
+        if path.finish is None:
+            self.growth.end(path, Finish.FAILED, path.end)
+            self.notes.append(f"path {path.id} was lost: {error}")
+            self.job.observer.ended(path)
+            if self.finish is None:
+                self._apply(self.policies[id(path.wave)].finished(), path.wave)
+        if self.error is None or isinstance(error, EngineDeadError):
+            self.error = error
+        if isinstance(error, EngineDeadError):
+            self.finish = self.finish or TreeFinish.CANCELLED
+
+    async def _end_tree(self, finish: TreeFinish) -> None:
+        if self.finish is not None:
+            return
+        self.finish = finish
+        live = [path for path in self.growth.paths if path.finish is None]
+        for path in live:
+            self.growth.end(path, Finish.UNFINISHED, path.end)
+            self.job.observer.ended(path)
+        await self.requests.abort(live)
+
+    # ending
+
+    def _arm_deadline(self) -> asyncio.TimerHandle | None:
+        if self.config.deadline_ms is None:
+            return None
+        expired = Expired(TreeFinish.DEADLINE.value)
+        loop = asyncio.get_running_loop()
+        return loop.call_later(self.config.deadline_ms / 1000, self.requests.tell, expired)
+
+    async def close(self) -> None:
+        """Leave nothing behind, however the tree ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.requests.close()
+
+    def record(self) -> Tree:
+        """The finished tree.
+
+        Raises:
+            EngineError: The engine failed and no trajectory was finished.
+
+        """
+        is_dead = isinstance(self.error, EngineDeadError)
+        if self.error is not None and (is_dead or self.growth.num_finished == 0):
+            raise self.error
+        self.totals.duration_s = time.monotonic() - self._started
+        return make_record(
+            self.id, self.growth, self.totals, self.info, self.finish, tuple(self.notes)
+        )
+
+
+def _check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int) -> None:
+    room = max_model_len - num_prompt_tokens
+    if max_tokens < 1 or max_tokens > room:
+        raise FieldError(
+            "max_tokens",
+            max_tokens,
+            f"1 to {max(room, 0)} beside a prompt of {num_prompt_tokens} tokens "
+            f"(the model's length is {max_model_len})",
+            "Shorten the prompt or ask for fewer tokens.",
+        )
+
+
+def _derive_seed(seed: int | None, key: str) -> int | None:
+    """A seed of its own for every path, a function of the tree's seed and the path's place."""
+    if seed is None:
+        return None
+    digest = hashlib.blake2b(f"{seed}{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1

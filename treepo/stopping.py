@@ -1,0 +1,160 @@
+"""What ends a path, and what ends a tree.
+
+A path is judged on its joined text, so an answer, a stop string or a loop that crosses a
+boundary is seen. Everything here is a function of the path or of the finished trajectories; it
+starts and aborts nothing. A new reason to stop is one more `_…` function in `PathStops.check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from treepo.config import TreeConfig
+from treepo.engines.base import Chunk, Sampling
+from treepo.growth import Growth, Path, Prune
+from treepo.tree import Finish, TreeFinish
+
+LOOP_CHARS = 32
+LOOP_COUNT = 8
+_LOOP_WINDOW = LOOP_CHARS * LOOP_COUNT * 8
+
+FindAnswer = Callable[[str, int], int | None]
+"""From a text and a position that was cleared before, the end of its first complete answer."""
+
+
+Until = Callable[[Growth], TreeFinish | None]
+"""From a tree with one more trajectory, why it may end now, or None."""
+
+
+def never(growth: Growth) -> TreeFinish | None:
+    """The `until` of a tree that runs to its end."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A path ends: why, after how many generated tokens, and where its text ends.
+
+    `text_end` is None where the text ends with the last token.
+    """
+
+    finish: Finish
+    at: int
+    text_end: int | None = None
+
+
+def is_looping(text: str) -> bool:
+    """Whether the text ends in a loop: its last 32 characters stand 8 times near its end.
+
+    TreePO §2.2 ends paths with flawed sub-strings; its code counts every 32-character window of
+    one segment. Here the last window is looked for in the last 2,048 characters of the joined
+    text, so a loop longer than a segment is seen and a path that has left its loop goes on.
+    Occurrences do not overlap: a run of one character counts once per 32.
+    """
+    if len(text) < LOOP_CHARS * LOOP_COUNT:
+        return False
+    return text.count(text[-LOOP_CHARS:], -min(len(text), _LOOP_WINDOW)) >= LOOP_COUNT
+
+
+@dataclass(slots=True)
+class PathStops:
+    """Judges the paths of one tree.
+
+    Args:
+        config: Resolved tree settings.
+        sampling: The caller's stop strings and `min_tokens`.
+        growth: For the positions of boundaries.
+        find_answer: Sees complete answers; None where no kind of answer can end a path.
+
+    """
+
+    config: TreeConfig
+    sampling: Sampling
+    growth: Growth
+    find_answer: FindAnswer | None
+    _last: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._last = self.growth.boundary(self.config.max_depth or 1)
+
+    def check(self, path: Path, chunk: Chunk, seen: int) -> Verdict | None:
+        """Why the path ends within the tokens after position `seen`, if it does."""
+        own = [self._depth(path), self._engine(path, chunk)]
+        found = [
+            self._stop_string(path, seen),
+            self._answer(path, seen),
+            self._loop(path, seen),
+        ]
+        verdicts = [v for v in found if v is not None and v.at >= self.sampling.min_tokens]
+        verdicts += [v for v in own if v is not None]
+        return min(verdicts, key=lambda verdict: verdict.at, default=None)
+
+    def _engine(self, path: Path, chunk: Chunk) -> Verdict | None:
+        reason = chunk.finish_reason
+        if reason is None or reason == "abort":
+            return None
+        if reason == "stop":
+            finish = Finish.EOS if chunk.stop_reason is None else Finish.STOP
+            return Verdict(finish, path.end)
+        return Verdict(Finish.REPETITION if reason == "repetition" else Finish.LENGTH, path.end)
+
+    def _depth(self, path: Path) -> Verdict | None:
+        return Verdict(Finish.DEPTH, self._last) if path.end >= self._last else None
+
+    def _stop_string(self, path: Path, seen: int) -> Verdict | None:
+        if path.transcript is None or not self.sampling.stop:
+            return None
+        text, since = path.transcript.text, path.cleared
+        ends = [(text.find(s, max(0, since - len(s) + 1)), s) for s in self.sampling.stop]
+        hits = [(at + len(s), at, s) for at, s in ends if at >= 0]
+        if not hits:
+            return None
+        end, at, string = min(hits)
+        position = max(path.transcript.tokens_until(end), seen + 1)
+        return Verdict(Finish.STOP, position, end if self.sampling.include_stop else at)
+
+    def _answer(self, path: Path, seen: int) -> Verdict | None:
+        if path.transcript is None or self.find_answer is None or not self.config.stop_on_answer:
+            return None
+        end = self.find_answer(path.transcript.text, path.cleared)
+        if end is None:
+            return None
+        return Verdict(Finish.ANSWER, max(path.transcript.tokens_until(end), seen + 1))
+
+    def _loop(self, path: Path, seen: int) -> Verdict | None:
+        if path.transcript is None or not self.config.repetition:
+            return None
+        if self.growth.depth_at(path.end) == self.growth.depth_at(seen):
+            return None
+        is_loop = is_looping(path.transcript.text)
+        return Verdict(Finish.REPETITION, path.end) if is_loop else None
+
+
+def worst_window(uncertainty: Sequence[float], since: int, window: int) -> float:
+    """Highest mean uncertainty of `window` tokens that end at or after position `since`, in nats.
+
+    0.0 while fewer than `window` tokens are known.
+    """
+    start = max(0, since - window)
+    values = np.nan_to_num(np.asarray(uncertainty[start:], dtype=np.float64))
+    if len(values) < window:
+        return 0.0
+    sums = np.cumsum(np.concatenate(([0.0], values)))
+    return float((sums[window:] - sums[:-window]).max() / window)
+
+
+def hopeless(growth: Growth, path: Path) -> list[Prune]:
+    """`[Prune(path)]` where its worst window is beyond the finished trajectories' quantile.
+
+    A heuristic after DeepConf: a path far less certain than those that finished rarely ends in
+    the winning answer. It is not lossless, and a tree that pruned has no exact weights.
+    """
+    config = growth.config
+    if config.prune != "confidence" or growth.num_finished < config.prune_warmup:
+        return []
+    finished = [p.worst_window for p in growth.paths if p.is_trajectory]
+    limit = float(np.quantile(finished, config.prune_quantile))
+    return [Prune(path)] if path.worst_window > limit > 0 else []
