@@ -131,19 +131,27 @@ def _mean_logprob(path: Path, start: int, stop: int) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def window_children(width: int, mass: float, factor: int, gain: float = 1.0) -> int:
-    """Ways a path of this mass may split without any child falling below mass 1 / width."""
-    return max(1, min(factor, math.floor(width * mass * gain + 1e-9)))
+def window_children(share: float, entropy: float, reference: float, factor: int) -> int:
+    """Ways to split before a token of this entropy (nats) where `share` leaves are still to come.
+
+    A token of entropy h is worth sharing among about `reference / h` leaves: one more shared
+    token saves share - 1 tokens, and copies h nats to each (derivation in docs/paper.md). So at
+    least half the reference forks at once into all leaves, less forks into fewer, and under
+    2 / share of it nothing does. Every child keeps a share of at least 1.
+    """
+    if entropy <= 0 or share < 2:
+        return 1
+    sharing = max(1, math.floor(reference / entropy + 1e-9))
+    return max(1, min(factor, math.floor(share / sharing + 1e-9)))
 
 
 @dataclass(slots=True)
 class UncertainSteps:
-    """`entropy`: fork exactly before the first uncertain token of each segment.
+    """`entropy`: fork exactly before uncertain tokens, the wider the more uncertain.
 
     A stretch of low entropy is shared since independent samples would have written it too. The
-    entropy before a token is a function of the prefix alone, and the first position of a segment
-    above the threshold is a stopping rule, so weights stay exact. The weight window bounds the
-    number of children: no mass falls below 1 / width, hence at most `width` trajectories without
+    entropy before a token is a function of the prefix alone, so weights stay exact. The masses
+    form a window: no child falls below mass 1 / width, hence at most `width` trajectories without
     any counting of slots, on an idle engine as on a busy one.
 
     Where the engine reports surprisal, which is known only with the token, the mean surprisal of
@@ -154,43 +162,39 @@ class UncertainSteps:
     kind: Uncertainty
 
     def advance(self, path: Path, seen: int) -> Iterator[Branch]:
-        """One branch at the first uncertain position of each segment that has none yet."""
-        if path.is_late or not path.uncertainty:
+        """Branches before the uncertain tokens among those after position `seen`."""
+        config = self.growth.config
+        if path.is_late or not path.uncertainty or config.width * path.mass < 2:
             return
         places = self._by_entropy if self.kind is Uncertainty.ENTROPY else self._by_surprisal
-        config = self.growth.config
-        for position in places(path, seen):
-            factor = config.branching_factor or config.width
-            ways = window_children(config.width, path.mass, factor)
-            if ways < 2:
-                return
-            yield Branch(path, position, ways - 1)
+        reference = config.entropy_threshold or 0.0
+        factor = config.branching_factor or config.width
+        for position, entropy in places(path, seen):
+            ways = window_children(config.width * path.mass, entropy, reference, factor)
+            if ways > 1:
+                yield Branch(path, position, ways - 1)
 
     def finished(self) -> Iterator[Branch]:
         """Nothing: no decision waits for another path."""
         return iter(())
 
-    def _by_entropy(self, path: Path, seen: int) -> Iterator[int]:
-        values = np.asarray(path.uncertainty[seen - path.start :])
-        threshold = self.growth.config.entropy_threshold or 0.0
-        forked = path.cuts[-1] if path.cuts else path.start
-        last = self.growth.depth_at(forked) if path.cuts or path.parent else -1
-        for offset in np.flatnonzero(values >= threshold):
-            position = seen + int(offset)
-            depth = self.growth.depth_at(position)
-            if depth > last and position > path.start:
-                last = depth
-                yield position
+    def _by_entropy(self, path: Path, seen: int) -> Iterator[tuple[int, float]]:
+        # A child's first token is the one its trunk forked before: its entropy has been used.
+        first = max(seen, path.start + 1 if path.parent else 0)
+        values = np.asarray(path.uncertainty[first - path.start :])
+        reference = self.growth.config.entropy_threshold or 0.0
+        least = 2 * reference / (self.growth.config.width * path.mass)
+        for offset in np.flatnonzero(values >= max(least, 1e-6)):
+            yield first + int(offset), float(values[offset])
 
-    def _by_surprisal(self, path: Path, seen: int) -> Iterator[int]:
+    def _by_surprisal(self, path: Path, seen: int) -> Iterator[tuple[int, float]]:
         growth = self.growth
-        threshold = growth.config.entropy_threshold or 0.0
         for depth in range(growth.depth_at(seen) + 1, growth.depth_at(path.end) + 1):
             here, before = growth.boundary(depth), growth.boundary(depth - 1)
             part = path.uncertainty[max(before - path.start, 0) : here - path.start]
             is_over = path.finish is not None and here == path.end
-            if part and not is_over and sum(part) / len(part) >= threshold:
-                yield here
+            if part and not is_over:
+                yield here, sum(part) / len(part)
 
 
 def make_branching(

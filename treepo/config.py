@@ -166,7 +166,6 @@ class TreeConfig(BaseModel):
             block_size: The engine's KV block, in tokens.
             max_tokens: Longest completion, in tokens.
             threshold: The engine's running entropy reference, in nats.
-
         """
         segment = -(-self.segment_tokens // block_size) * block_size
         factor = self.branching_factor or (2 if self.is_paper_policy else self.width)
@@ -200,7 +199,6 @@ def parse_tree_config(value: object, field: str = "tree") -> TreeConfig:
     Raises:
         FieldError: A field is unknown, of the wrong type or out of range; it names the field,
             the value, the allowed range and the remedy.
-
     """
     if not isinstance(value, dict):
         raise FieldError(field, value, "an object", f"Send `{field}: {{}}` for the defaults.")

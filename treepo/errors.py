@@ -35,7 +35,6 @@ class FieldError(TreePOError):
         value: What was sent.
         allowed: The allowed range or set, in words.
         remedy: What to send instead.
-
     """
 
     def __init__(self, field: str, value: object, allowed: str, remedy: str) -> None:
@@ -55,7 +54,6 @@ class EngineError(TreePOError):
     Args:
         message: What the engine said.
         is_retryable: Whether the same request may succeed later.
-
     """
 
     def __init__(self, message: str, *, is_retryable: bool = False) -> None:
@@ -73,7 +71,6 @@ class OverloadError(TreePOError):
     Args:
         message: What is full.
         retry_after_s: Seconds after which asking again makes sense.
-
     """
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
@@ -92,7 +89,6 @@ class RolloutFileError(TreePOError):
         path: The file.
         line: 1-based line number.
         reason: What is wrong with that line.
-
     """
 
     def __init__(self, path: str, line: int, reason: str) -> None:

@@ -140,7 +140,6 @@ class Growth:
         prompt_token_ids: The prompt.
         config: Resolved settings (`TreeConfig.resolve`).
         block_size: The engine's KV block, in tokens.
-
     """
 
     def __init__(
@@ -178,24 +177,23 @@ class Growth:
         return [self._open(wave, None, 0, mass, is_late=False) for _ in range(wave.num_roots)]
 
     def open_branch(self, branch: Branch, wave: Wave) -> list[Path]:
-        """Open the children of `branch`; the mass at a prospective fork is split once."""
-        owner = branch.path.owner(branch.position) if branch.path else None
-        if branch.is_late or owner is None:
-            self.has_late = True
-            mass = 1 / self.config.width
-        else:
-            mass = self._split(owner, branch.position, branch.children + 1)
-        if owner is not None:
-            owner.cuts.append(branch.position)
-        return [
-            self._open(wave, owner, branch.position, mass, is_late=branch.is_late or owner is None)
-            for _ in range(branch.children)
-        ]
+        """Open the children of `branch`; the mass at a prospective fork is split once.
 
-    def _split(self, owner: Path, position: int, ways: int) -> float:
-        mass = owner.mass / ways
-        owner.masses.append((position, mass))
-        return mass
+        A late child starts with mass 1 / width, so that it never forks under a weight window.
+        """
+        trunk, position = branch.path, branch.position
+        is_late = branch.is_late or trunk is None
+        mass = 1 / self.config.width
+        if trunk is not None and not is_late:
+            mass = trunk.mass / (branch.children + 1)
+            trunk.masses.append((position, mass))
+        self.has_late |= is_late
+        owner = trunk.owner(position) if trunk else None
+        if owner is not None:
+            owner.cuts.append(position)
+        return [
+            self._open(wave, owner, position, mass, is_late=is_late) for _ in range(branch.children)
+        ]
 
     def _open(
         self, wave: Wave, parent: Path | None, start: int, mass: float, *, is_late: bool

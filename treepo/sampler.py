@@ -14,7 +14,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from treepo.branching import BranchingPolicy, make_branching
@@ -72,7 +72,6 @@ class Job:
         until: Whether the votes so far end the tree.
         observer: Told what happens.
         entropy_reference: Threshold of `branching: entropy` where the caller gave none, in nats.
-
     """
 
     prompt_token_ids: Sequence[int]
@@ -81,7 +80,7 @@ class Job:
     id: str = ""
     texts: Texts | None = None
     until: Until = never
-    observer: Observer = Silent()
+    observer: Observer = field(default_factory=Silent)
     entropy_reference: float = DEFAULT_THRESHOLD
 
 
@@ -91,7 +90,6 @@ async def sample_tree(engine: Engine, job: Job) -> Tree:
     Raises:
         FieldError: The prompt and the budget do not fit the model.
         EngineError: The engine failed and no trajectory could be finished.
-
     """
     run = _Run(engine, job)
     try:
@@ -190,7 +188,7 @@ class _Run:
             sampling=replace(
                 sampling,
                 max_tokens=max(budget, 1),
-                min_tokens=max(sampling.min_tokens - start, 0),
+                min_tokens=min(max(sampling.min_tokens - start, 0), max(budget, 1)),
                 seed=_derive_seed(sampling.seed, path.key),
             ),
         )
@@ -320,7 +318,6 @@ class _Run:
 
         Raises:
             EngineError: The engine failed and no trajectory was finished.
-
         """
         is_dead = isinstance(self.error, EngineDeadError)
         if self.error is not None and (is_dead or self.growth.num_finished == 0):

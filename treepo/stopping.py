@@ -68,7 +68,6 @@ class PathStops:
         sampling: The caller's stop strings and `min_tokens`.
         growth: For the positions of boundaries.
         find_answer: Sees complete answers; None where no kind of answer can end a path.
-
     """
 
     config: TreeConfig
@@ -112,7 +111,7 @@ class PathStops:
         hits = [(at + len(s), at, s) for at, s in ends if at >= 0]
         if not hits:
             return None
-        end, at, string = min(hits)
+        end, at, _ = min(hits)
         position = max(path.transcript.tokens_until(end), seen + 1)
         return Verdict(Finish.STOP, position, end if self.sampling.include_stop else at)
 

@@ -34,7 +34,6 @@ class Texts:
         reader: Reads answers of finished paths; None where answers do not matter.
         find_answer: From a text and a cleared position, the end of its first complete answer;
             None where no kind of answer may end a path early.
-
     """
 
     decoder: Decoder

@@ -38,7 +38,6 @@ class Transcript:
     Attributes:
         text: All text so far; a character whose bytes are incomplete is held back.
         cut: Where a stop string ended the text, in characters.
-
     """
 
     decoder: Decoder

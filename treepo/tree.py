@@ -59,7 +59,6 @@ class Node:
         mass: Share of the prompt's unit of probability mass that flows through it.
         is_late: Whether it was opened with knowledge of tokens behind its branch point.
         finish: Why the path ended, on leaves only.
-
     """
 
     id: int
@@ -91,7 +90,6 @@ class Trajectory:
         answer: The answer as a canonical key, None where none was found.
         answer_text: The answer as it stands in the text.
         order: 0 for the trajectory that finished first.
-
     """
 
     leaf: int
@@ -123,7 +121,6 @@ class TreeStats:
         prunes: Paths ended by a prune policy.
         max_live_paths: Most paths that ran at one time.
         duration_s: Wall-clock from the first request to the last token.
-
     """
 
     generated_tokens: int = 0
@@ -157,7 +154,6 @@ class Tree:
         settings: The resolved configuration the tree was sampled with.
         notes: What was done otherwise than asked, in words.
         stats: Token counts.
-
     """
 
     id: str

@@ -44,8 +44,9 @@ class Sampling:
     `stop` holds strings that the host looks for in a path's joined text, since an engine sees
     only its own request. `logprobs` is how many alternatives a caller wants per token (None: not
     asked for); `wants_logprobs` asks for the drawn tokens' own, which cost the host time, so an
-    engine may leave them out without it. `native` is an engine's own parameter object, used as the template of every path;
-    an engine that gets one takes everything from it except lengths, seed and `stop`.
+    engine may leave them out without it. `native` is an engine's own parameter object, used as
+    the template of every path: an engine that gets one takes everything from it except lengths,
+    seed and `stop`.
     """
 
     max_tokens: int
