@@ -11,6 +11,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 from treepo.growth import Branch, Growth, Path, Wave
 from treepo.tree import Finish
 
@@ -64,12 +66,11 @@ def uncertain_boundaries(growth: Growth, wave: Wave, rng: random.Random) -> Iter
     """
     rated = []
     for path in _sources(wave):
-        values = _joined_uncertainty(path)
-        if not values:
+        values = np.nan_to_num(path.joined_uncertainty())
+        if not len(values):
             continue
         for position in _boundaries(growth, path):
-            behind = values[position:]
-            rated.append((-sum(behind) / len(behind), path.id, position, path))
+            rated.append((-float(values[position:].mean()), path.id, position, path))
     places = [(path, position) for _, _, position, path in sorted(rated, key=lambda r: r[:3])]
     if not places:
         yield from random_boundaries(growth, wave, rng)
@@ -96,11 +97,6 @@ def disagreeing_boundaries(growth: Growth, wave: Wave, rng: random.Random) -> It
         yield from uncertain_boundaries(growth, wave, rng)
         return
     yield from _handed_out(growth, wave, places)
-
-
-def _joined_uncertainty(path: Path) -> list[float]:
-    parts = [owner.uncertainty[: end - owner.start] for owner, end in path.ancestry()]
-    return [value for part in reversed(parts) for value in part]
 
 
 def _distinct(places: Sequence[tuple[Path, int]]) -> list[tuple[Path, int]]:

@@ -7,11 +7,14 @@ decided by the policies (`branching.py`, `fallback.py`), what ends a path by `st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from treepo.config import TreeConfig
+from treepo.engines.base import Chunk
 from treepo.tree import Finish, Node
 
 if TYPE_CHECKING:
@@ -88,6 +91,15 @@ class Path:
         """Whether it ended as a complete trajectory."""
         return self.finish is not None and self.finish.is_trajectory
 
+    def extend(self, chunk: Chunk) -> None:
+        """Add a chunk's tokens; positions whose uncertainty the engine lost read nan."""
+        self.token_ids.extend(chunk.token_ids)
+        self.logprobs.extend(chunk.logprobs)
+        if chunk.uncertainty or self.uncertainty:
+            known = len(self.token_ids) - len(chunk.uncertainty)
+            self.uncertainty.extend([math.nan] * (known - len(self.uncertainty)))
+            self.uncertainty.extend(chunk.uncertainty)
+
     def owner(self, position: int) -> Path | None:
         """The path that generated the token before `position`; None for the prompt."""
         path: Path | None = self
@@ -112,6 +124,27 @@ class Path:
                 parts.append(path.token_ids[: end - path.start])
                 end = path.start
         return [token for part in reversed(parts) for token in part]
+
+    def joined_uncertainty(self) -> list[float]:
+        """Uncertainty of every position of the trajectory, inherited ones included, in nats.
+
+        Empty where the engine gave none, nan at positions it lost.
+        """
+        parts = [(owner.uncertainty, end - owner.start) for owner, end in self.ancestry()]
+        if not any(part for part, _ in parts):
+            return []
+        known = [part[:length] or [math.nan] * length for part, length in reversed(parts)]
+        return list(chain.from_iterable(known))
+
+    def joined_logprob(self) -> float:
+        """Summed log-prob of the trajectory, in nats; -inf where the engine gave none."""
+        total = 0.0
+        for owner, end in self.ancestry():
+            known = owner.logprobs[: end - owner.start]
+            if len(known) < end - owner.start:
+                return -math.inf
+            total += math.fsum(known)
+        return total
 
 
 @dataclass(slots=True, eq=False)

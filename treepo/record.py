@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from treepo.engines.base import Chunk, EngineInfo
 from treepo.growth import Growth, Path
 from treepo.tree import Finish, Trajectory, Tree, TreeFinish, TreeStats
+from treepo.voting import leaf_weights
 
 
 @dataclass(slots=True)
@@ -35,15 +36,6 @@ class Totals:
             self.prompt_cached_tokens = cached
         else:
             self.recomputed_tokens += num_prompt_tokens + path.start - cached
-
-
-def leaf_weights(masses: list[float], is_late: list[bool]) -> list[float]:
-    prospective = is_late.count(False)
-    total = sum(m for m, late in zip(masses, is_late, strict=True) if not late) or 1.0
-    return [
-        (1.0 if late else mass / total * prospective) / len(masses)
-        for mass, late in zip(masses, is_late, strict=True)
-    ]
 
 
 def make_record(

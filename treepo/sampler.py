@@ -24,13 +24,12 @@ from treepo.errors import EngineDeadError, EngineError, FieldError
 from treepo.fallback import FALLBACKS
 from treepo.growth import Branch, Growth, Path, Wave
 from treepo.record import Totals, make_record
+from treepo.reference import DEFAULT_NATS
 from treepo.requests import Answered, Arrived, Closed, Event, Expired, Lost, Requests
-from treepo.stopping import PathStops, Until, Verdict, hopeless, never, worst_window
+from treepo.stopping import PathStops, Verdict, hopeless, worst_window
 from treepo.texts import Texts
 from treepo.tree import Finish, Tree, TreeFinish
-
-DEFAULT_THRESHOLD = 0.5
-"""Entropy in nats from which a position counts as uncertain before an engine has been observed."""
+from treepo.until import make_until
 
 
 class Observer(Protocol):
@@ -69,7 +68,6 @@ class Job:
         config: The caller's settings; they are resolved against the engine.
         id: Unique name; request ids start with it.
         texts: Tokenizer and answer reader; None where only tokens matter.
-        until: Whether the votes so far end the tree.
         observer: Told what happens.
         entropy_reference: Threshold of `branching: entropy` where the caller gave none, in nats.
     """
@@ -79,9 +77,8 @@ class Job:
     config: TreeConfig
     id: str = ""
     texts: Texts | None = None
-    until: Until = never
     observer: Observer = field(default_factory=Silent)
-    entropy_reference: float = DEFAULT_THRESHOLD
+    entropy_reference: float = DEFAULT_NATS
 
 
 async def sample_tree(engine: Engine, job: Job) -> Tree:
@@ -119,6 +116,7 @@ class _Run:
         self.stops = PathStops(self.config, job.sampling, self.growth, finder)
         self.policies: dict[int, BranchingPolicy] = {}
         self.rng = random.Random(self.id if job.sampling.seed is None else job.sampling.seed)
+        self.until = make_until(self.config)
         self.totals = Totals()
         self.finish: TreeFinish | None = None
         self.error: EngineError | None = None
@@ -153,7 +151,6 @@ class _Run:
         if wave.num_finished < wave.width:
             policy = FALLBACKS[self.config.fallback or "none"]
             self._apply(policy(self.growth, wave, self.rng), wave)
-            self.totals.fallbacks += len(self.growth.paths) - before
         is_full = sum(w.width for w in self.growth.waves) >= self.config.width
         if len(self.growth.paths) == before and not is_full:
             self.open_wave()
@@ -161,6 +158,8 @@ class _Run:
 
     def _apply(self, branches: Iterable[Branch], wave: Wave) -> None:
         for branch in branches:
+            self.totals.fallbacks += branch.children * branch.is_late
+            self.totals.branches += branch.children * (not branch.is_late)
             self._start(self.growth.open_branch(branch, wave))
 
     def _start(self, paths: Sequence[Path]) -> None:
@@ -204,6 +203,8 @@ class _Run:
                 self.requests.num_running -= 1
             case Lost(path, error):
                 self._lost(path, error)
+                if isinstance(error, EngineDeadError):
+                    await self._end_tree(TreeFinish.CANCELLED)
             case Answered(path):
                 self.requests.num_pending_answers -= 1
                 await self._answered(path)
@@ -215,9 +216,7 @@ class _Run:
         if path.finish is not None:
             return
         seen = path.end
-        path.token_ids.extend(chunk.token_ids)
-        path.logprobs.extend(chunk.logprobs)
-        path.uncertainty.extend(chunk.uncertainty)
+        path.extend(chunk)
         if path.transcript is not None:
             path.transcript.push(chunk.token_ids)
         verdict = self.stops.check(path, chunk, seen)
@@ -225,9 +224,8 @@ class _Run:
             self._finish_path(path, verdict)
         elif path.transcript is not None:
             path.cleared = len(path.transcript.text)
-        if self.config.prune == "confidence" or self.config.vote == "confidence":
-            worst = worst_window(path.uncertainty, seen - path.start, self.config.prune_window)
-            path.worst_window = max(path.worst_window, worst)
+        if self.config.prune == "confidence":
+            self._watch_window(path, seen)
         self.job.observer.extended(path, chunk, min(path.end - seen, len(chunk.token_ids)))
         if self.finish is None:
             self._branch(path, seen)
@@ -241,11 +239,16 @@ class _Run:
 
     def _branch(self, path: Path, seen: int) -> None:
         policy = self.policies[id(path.wave)]
-        before = len(self.growth.paths)
         self._apply(policy.advance(path, seen), path.wave)
         if path.finish is not None:
             self._apply(policy.finished(), path.wave)
-        self.totals.branches += len(self.growth.paths) - before
+
+    def _watch_window(self, path: Path, seen: int) -> None:
+        values, since = path.uncertainty, seen - path.start
+        if since < self.config.prune_window:
+            values, since = path.joined_uncertainty(), seen
+        worst = worst_window(values, since, self.config.prune_window)
+        path.worst_window = max(path.worst_window, worst)
 
     def _finish_path(self, path: Path, verdict: Verdict) -> None:
         self.growth.end(path, verdict.finish, verdict.at)
@@ -264,7 +267,7 @@ class _Run:
         path.is_answered = True
         self.job.observer.ended(path)
         if self.finish is None:
-            finish = self.job.until(self.growth)
+            finish = self.until(self.growth)
             if finish is not None:
                 await self._end_tree(finish)
 
@@ -285,8 +288,6 @@ class _Run:
                 self._apply(self.policies[id(path.wave)].finished(), path.wave)
         if self.error is None or isinstance(error, EngineDeadError):
             self.error = error
-        if isinstance(error, EngineDeadError):
-            self.finish = self.finish or TreeFinish.CANCELLED
 
     async def _end_tree(self, finish: TreeFinish) -> None:
         if self.finish is not None:

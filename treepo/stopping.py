@@ -1,8 +1,9 @@
-"""What ends a path, and what ends a tree.
+"""What ends a path.
 
 A path is judged on its joined text, so an answer, a stop string or a loop that crosses a
 boundary is seen. Everything here is a function of the path or of the finished trajectories; it
-starts and aborts nothing. A new reason to stop is one more `_…` function in `PathStops.check`.
+starts and aborts nothing, and when the whole tree may end is for `until.py`. A new reason to stop
+is one more `_…` function in `PathStops.check`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, Sampling
 from treepo.growth import Growth, Path, Prune
-from treepo.tree import Finish, TreeFinish
+from treepo.tree import Finish
 
 LOOP_CHARS = 32
 LOOP_COUNT = 8
@@ -23,15 +24,6 @@ _LOOP_WINDOW = LOOP_CHARS * LOOP_COUNT * 8
 
 FindAnswer = Callable[[str, int], int | None]
 """From a text and a position that was cleared before, the end of its first complete answer."""
-
-
-Until = Callable[[Growth], TreeFinish | None]
-"""From a tree with one more trajectory, why it may end now, or None."""
-
-
-def never(growth: Growth) -> TreeFinish | None:
-    """The `until` of a tree that runs to its end."""
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +72,16 @@ class PathStops:
         self._last = self.growth.boundary(self.config.max_depth or 1)
 
     def check(self, path: Path, chunk: Chunk, seen: int) -> Verdict | None:
-        """Why the path ends within the tokens after position `seen`, if it does."""
-        own = [self._depth(path), self._engine(path, chunk)]
-        found = [
-            self._stop_string(path, seen),
-            self._answer(path, seen),
-            self._loop(path, seen),
-        ]
-        verdicts = [v for v in found if v is not None and v.at >= self.sampling.min_tokens]
-        verdicts += [v for v in own if v is not None]
+        """Why the path ends within the tokens after position `seen`, if it does.
+
+        The earliest reason holds; at one position a stop or an answer goes before the engine's
+        own end, then depth, and a loop last (the released code's order).
+        """
+        found = [self._stop_string(path, seen), self._answer(path, seen), self._loop(path, seen)]
+        least = self.sampling.min_tokens
+        stop, answer, loop = (v if v is not None and v.at >= least else None for v in found)
+        ranked = [stop, answer, self._engine(path, chunk), self._depth(path), loop]
+        verdicts = [verdict for verdict in ranked if verdict is not None]
         return min(verdicts, key=lambda verdict: verdict.at, default=None)
 
     def _engine(self, path: Path, chunk: Chunk) -> Verdict | None:
@@ -98,6 +91,8 @@ class PathStops:
         if reason == "stop":
             finish = Finish.EOS if chunk.stop_reason is None else Finish.STOP
             return Verdict(finish, path.end)
+        if reason == "length" and self._last <= path.end < self.sampling.max_tokens:
+            return None
         return Verdict(Finish.REPETITION if reason == "repetition" else Finish.LENGTH, path.end)
 
     def _depth(self, path: Path) -> Verdict | None:

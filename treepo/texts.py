@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from treepo.answers import Answer, AnswerReader, AnswerWatch
+from treepo.config import TreeConfig
 from treepo.growth import Path
 from treepo.transcript import Decoder, Transcript
-
-if TYPE_CHECKING:
-    from treepo.answers import Answer
 
 
 class Reader(Protocol):
@@ -39,6 +38,17 @@ class Texts:
     decoder: Decoder
     reader: Reader | None = None
     find_answer: Callable[[str, int], int | None] | None = None
+
+    @classmethod
+    def from_config(cls, decoder: Decoder, config: TreeConfig) -> Texts:
+        """Texts whose answers are read as `config.answer` says.
+
+        Raises:
+            FieldError: `tree.answer` cannot be used.
+        """
+        watch = AnswerWatch(config.answer)
+        reader = AnswerReader.from_config(config.answer)
+        return cls(decoder, reader, watch if watch.can_stop else None)
 
     def transcript(self, trunk: Path | None, start: int) -> Transcript:
         """The transcript of a path that forks off `trunk` after `start` generated tokens."""
