@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from treepo.config import TreeConfig
 from treepo.evidence import Sharing, confidence, effective_votes, information
@@ -34,17 +35,17 @@ def _never(growth: Growth) -> TreeFinish | None:
 
 
 def _settled(growth: Growth) -> TreeFinish | None:
-    ballots = [_ballot(growth, path) for path in _voters(growth)]
+    ballots = _ballots(growth, _voters(growth))
     is_over = is_settled(ballots, _outstanding(growth), growth.config.vote)
     return TreeFinish.SETTLED if is_over else None
 
 
 def _confident(growth: Growth, target: float) -> TreeFinish | None:
     voters = _voters(growth)
-    if len(voters) < 2:
+    if len(voters) < 2 or len(voters) % _stride(growth.config.width):
         return None
     vote = growth.config.vote
-    ballots = [_ballot(growth, path) for path in voters]
+    ballots = _ballots(growth, voters)
     shares = [standing.share for standing in tally(ballots, vote)]
     if not shares:
         return None
@@ -59,8 +60,26 @@ def _confident(growth: Growth, target: float) -> TreeFinish | None:
     return TreeFinish.CONFIDENT if reached >= target else None
 
 
+def _stride(width: int) -> int:
+    """Trajectories between two looks: sharing costs the square of the width to compare."""
+    return max(1, width // 64)
+
+
 def _voters(growth: Growth) -> list[Path]:
     return [path for path in growth.paths if path.is_trajectory and path.is_answered]
+
+
+def _ballots(growth: Growth, voters: list[Path]) -> list[Ballot]:
+    ballots = [_ballot(growth, path) for path in voters]
+    if growth.config.vote != "likelihood":
+        return ballots
+    seen: set[tuple[int, ...]] = set()
+    for i, path in enumerate(voters):
+        tokens = tuple(path.prefix(path.end))
+        if tokens in seen:
+            ballots[i] = replace(ballots[i], logprob=-math.inf)
+        seen.add(tokens)
+    return ballots
 
 
 def _ballot(growth: Growth, path: Path) -> Ballot:
