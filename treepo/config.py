@@ -85,7 +85,7 @@ class TreeConfig(BaseModel):
     entropy_threshold: float | None = _option(
         None,
         "a number of nats from 0 to 20, or null for the engine's running reference",
-        "next-token entropy from which a position counts as uncertain (`entropy`)",
+        "reference entropy per token: a position of that much forks into all (`entropy`)",
         ge=0,
         le=20,
     )

@@ -64,13 +64,15 @@ def uncertain_boundaries(growth: Growth, wave: Wave, rng: random.Random) -> Iter
     The figure of a boundary is the mean entropy from there to the path's end: what a child would
     write anew instead of copying. Ties go to the earlier path and the earlier boundary.
     """
-    rated = []
+    rated: list[tuple[float, int, int, Path]] = []
     for path in _sources(wave):
         values = np.nan_to_num(path.joined_uncertainty())
         if not len(values):
             continue
-        for position in _boundaries(growth, path):
-            rated.append((-float(values[position:].mean()), path.id, position, path))
+        rated += [
+            (-float(values[position:].mean()), path.id, position, path)
+            for position in _boundaries(growth, path)
+        ]
     places = [(path, position) for _, _, position, path in sorted(rated, key=lambda r: r[:3])]
     if not places:
         yield from random_boundaries(growth, wave, rng)

@@ -1,0 +1,1 @@
+"""Engines: the protocol, a scripted one of known law, and vLLM."""
