@@ -1,0 +1,300 @@
+"""Estimators: the rewards of a tree's trajectories -> an advantage for every (trajectory, node).
+
+Every published tree estimator is one map a(l, n): what trajectory l says about the tokens of
+node n. Some give all nodes of a trajectory the same number (GRPO, RLOO, Tree-GRPO, TreePO), some
+give all trajectories through a node the same number (TreePO segment, SPO, TreeRL), and `mass_loo`
+does neither. This module knows formulas only: token weights, normalisation over a batch and
+folding into a loss stand in `advantage.py`. A new estimator is a function here and a line in
+`advantage.ESTIMATORS`.
+
+**Sub-groups.** The paper groups trajectories by their ancestor at depth j, and the released code
+counts every inference round as a depth, so a stretch without a fork repeats its sub-group once a
+round and weighs more the longer it is. Here a sub-group is a distinct set of trajectories along a
+path: a stretch between two forks counts once however many nodes it is stored in, and cutting a
+node in two changes no estimator. Forks whose other branches were all dropped are no forks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Bool, Float, Int
+
+from treepo.tree import Tree
+
+PerLeaf = Float[np.ndarray, " leaves"]
+PerPeer = Float[np.ndarray, " peers"]
+PerPair = Float[np.ndarray, "leaves nodes"]
+PerNode = Float[np.ndarray, " nodes"]
+NodeValues = Float[np.ndarray, " nodes_and_prompt"]
+NodeIds = Int[np.ndarray, " nodes"]
+LeafIds = Int[np.ndarray, " leaves"]
+Members = Bool[np.ndarray, "leaves nodes"]
+Kept = Bool[np.ndarray, " leaves"]
+
+STD_EPSILON = 1e-6
+"""Added to a group's standard deviation, as GRPO does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Which trajectories of one tree share which nodes, and their rewards.
+
+    Attributes:
+        through: Whether a trajectory that counts passes through a node.
+        parents: Each node's parent, -1 for the prompt.
+        above: Nearest ancestor with more trajectories than the node, -1 for the prompt.
+        lengths: Tokens of each node.
+        leaves: Each trajectory's last node.
+        masses: Each trajectory's share of the prompt's unit of probability mass.
+        rewards: Each trajectory's reward, 0 where it does not count.
+        kept: Whether the trajectory counts.
+        peers: Rewards of all trajectories of the prompt that count, from all its trees.
+        is_exact: Whether mass-weighted means over these trajectories are unbiased.
+    """
+
+    through: Members
+    parents: NodeIds
+    above: NodeIds
+    lengths: NodeIds
+    leaves: LeafIds
+    masses: PerLeaf
+    rewards: PerLeaf
+    kept: Kept
+    peers: PerPeer
+    is_exact: bool
+
+    @property
+    def sizes(self) -> NodeIds:
+        """How many trajectories pass through each node."""
+        return np.asarray(self.through.sum(0))
+
+    @property
+    def opens(self) -> npt.NDArray[np.bool_]:
+        """Whether a node is the first of its sub-group along the path."""
+        sizes = np.append(self.sizes, 0)
+        return np.asarray((sizes[:-1] > 0) & (sizes[:-1] != sizes[self.parents]))
+
+
+def group(
+    tree: Tree, rewards: Sequence[float | None], peers: Sequence[float | None] | None = None
+) -> Groups:
+    """The groups of one tree; a trajectory whose reward is None does not count.
+
+    Args:
+        tree: The record.
+        rewards: One for each of `tree.trajectories`.
+        peers: Rewards of the whole prompt where it has several trees; the tree's own otherwise.
+
+    Raises:
+        ValueError: There is not one reward for each trajectory.
+    """
+    if len(rewards) != len(tree.trajectories):
+        raise ValueError(
+            f"tree {tree.id!r}: {len(tree.trajectories)} trajectories, but {len(rewards)} rewards"
+        )
+    kept = np.array([reward is not None for reward in rewards], dtype=bool)
+    through = np.zeros((len(rewards), len(tree.nodes)), dtype=bool)
+    for node, indices in enumerate(tree.leaves_through()):
+        through[indices, node] = True
+    through &= kept[:, None]
+    parents = np.array([-1 if n.parent is None else n.parent for n in tree.nodes], dtype=np.int64)
+    leaves = np.array([t.leaf for t in tree.trajectories], dtype=np.int64)
+    masses = np.array([tree.nodes[leaf].mass for leaf in leaves], dtype=np.float64)
+    whole = bool(kept.all()) and abs(float(masses.sum()) - 1.0) < 1e-6
+    return Groups(
+        through=through,
+        parents=parents,
+        above=_above(parents, through.sum(0)),
+        lengths=np.array([len(n.token_ids) for n in tree.nodes], dtype=np.int64),
+        leaves=leaves,
+        masses=masses,
+        rewards=np.array([reward or 0.0 for reward in rewards], dtype=np.float64),
+        kept=kept,
+        peers=np.array(
+            [r for r in (rewards if peers is None else peers) if r is not None], dtype=np.float64
+        ),
+        is_exact=tree.weights_exact and whole,
+    )
+
+
+def _above(parents: NodeIds, sizes: NodeIds) -> NodeIds:
+    above = np.full_like(parents, -1)
+    for node, parent in enumerate(parents):
+        if parent >= 0:
+            above[node] = parent if sizes[parent] > sizes[node] else above[parent]
+    return above
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an estimator may be told.
+
+    Attributes:
+        root_group: TreePO: whether the group of all trajectories of the prompt is one of the terms.
+        reject_flat: TreePO: whether sub-groups whose rewards are all equal are left out (Eq. 7)
+            instead of counting as a term of 0.
+        group_std: GRPO and Tree-GRPO: whether to divide by the group's standard deviation.
+    """
+
+    root_group: bool = True
+    reject_flat: bool = False
+    group_std: bool = True
+
+
+EstimatorFunction = Callable[[Groups, Options], PerPair]
+
+
+def grpo(groups: Groups, options: Options) -> PerPair:
+    """GRPO: (R_l - mean) / (std + 1e-6) over the prompt, Bessel's std; TreePO Eq. 1 and 2.
+
+    A group of one has no baseline and gets 0 (the released code gives it R_l).
+    """
+    return _of_trajectory(groups, _standardised(groups.rewards, groups.peers, options.group_std))
+
+
+def rloo(groups: Groups, options: Options) -> PerPair:
+    """RLOO: R_l minus the mean of the prompt's other trajectories."""
+    del options
+    return _of_trajectory(groups, _left_out(groups))
+
+
+def tree_grpo(groups: Groups, options: Options) -> PerPair:
+    """Tree-GRPO: the z-score within the prompt plus the z-score within the tree.
+
+    With one tree a prompt the two are the same number and the result is twice GRPO's.
+    """
+    own = groups.rewards[groups.kept]
+    within_tree = _standardised(groups.rewards, own, options.group_std)
+    within_prompt = _standardised(groups.rewards, groups.peers, options.group_std)
+    return _of_trajectory(groups, within_prompt + within_tree)
+
+
+def treepo(groups: Groups, options: Options) -> PerPair:
+    """TreePO Eq. 5 before its division by a std: the plain mean of R_l - mean(R over G_j).
+
+    The root group comes first, then each sub-group on the path with more than one trajectory,
+    as in the released code. See the module for what a sub-group is.
+    """
+    return _of_trajectory(groups, _aggregated(groups, options, by_size=False))
+
+
+def treepo_size(groups: Groups, options: Options) -> PerPair:
+    """TreePO Eq. 6: as `treepo`, each term weighted by the size of its group."""
+    return _of_trajectory(groups, _aggregated(groups, options, by_size=True))
+
+
+def treepo_segment(groups: Groups, options: Options) -> PerPair:
+    """The released code's segment estimator, with no discount: A(n) = V(n) - V(above n).
+
+    A trajectory is worth the size-weighted mean of R_l - mean(R over G_j) over all its groups, its
+    own singleton included; a node is worth the mean of its children; the prompt is worth 0.
+    The code spreads a value over a fixed number of tokens; here it is spread over the node.
+    """
+    worth = _aggregated(groups, options, by_size=True, with_self=True)
+    values = _child_means(groups, worth)
+    values[-1] = 0.0
+    return _of_node(groups, values[:-1] - values[groups.above])
+
+
+def spo(groups: Groups, options: Options) -> PerPair:
+    """SPO-tree: A(n) = V(n) - V(above n), where V is the mean over children.
+
+    The segment after the last fork is one edge here, in however many nodes it is stored.
+    """
+    del options
+    values = _child_means(groups, groups.rewards)
+    return _of_node(groups, values[:-1] - values[groups.above])
+
+
+def treerl(groups: Groups, options: Options) -> PerPair:
+    """TreeRL: A(n) = (V(n) - V(prompt)) + (V(n) - V(above n)), a global and a local term.
+
+    V is the mean over leaves of the rewards centred leave-one-out, so that V(prompt) is 0.
+    """
+    del options
+    centred = _left_out(groups)
+    sums = groups.through.T @ np.where(groups.kept, centred, 0.0)
+    values = np.append(sums / np.maximum(groups.sizes, 1), 0.0)
+    return _of_node(groups, 2.0 * values[:-1] - values[groups.above])
+
+
+def mass_loo(groups: Groups, options: Options) -> PerPair:
+    """R_l minus the mass-weighted mean reward of the trajectories that do not pass node n.
+
+    With mass as the token weight and a constant divisor the gradient is unbiased when every
+    branch was decided without the tokens behind it; that baseline cannot depend on the node's
+    tokens. Where every trajectory passes the node the baseline is 0.
+    """
+    del options
+    mass = np.where(groups.kept, groups.masses, 0.0)
+    outside = np.where(groups.through, 0.0, mass[:, None])
+    total = outside.sum(0)
+    baseline = (groups.rewards @ outside) / np.where(total > 0, total, 1.0)
+    return np.where(groups.through, groups.rewards[:, None] - baseline, 0.0)
+
+
+def _of_trajectory(groups: Groups, values: PerLeaf) -> PerPair:
+    return np.where(groups.through, values[:, None], 0.0)
+
+
+def _of_node(groups: Groups, values: PerNode) -> PerPair:
+    return np.where(groups.through, values, 0.0)
+
+
+def _standardised(rewards: PerLeaf, among: PerPeer, by_std: bool) -> PerLeaf:
+    if among.size < 2:
+        return np.zeros_like(rewards)
+    centred = rewards - among.mean()
+    return np.asarray(centred / (among.std(ddof=1) + STD_EPSILON)) if by_std else centred
+
+
+def _left_out(groups: Groups) -> PerLeaf:
+    count = groups.peers.size
+    if count < 2:
+        return np.zeros_like(groups.rewards)
+    return np.asarray((groups.rewards - groups.peers.mean()) * (count / (count - 1)))
+
+
+def _aggregated(
+    groups: Groups, options: Options, *, by_size: bool, with_self: bool = False
+) -> PerLeaf:
+    """TreePO Eq. 5 or 6: one number a trajectory, 0 where no group is left."""
+    sizes, peers = groups.sizes, groups.peers
+    counts = groups.opens & (sizes > (0 if with_self else 1)) & (sizes < peers.size)
+    if options.reject_flat:
+        counts &= (sizes == 1) | ~_flat(groups)
+    means = (groups.rewards @ groups.through) / np.maximum(sizes, 1)
+    weight = np.where(counts, sizes if by_size else 1, 0)
+    total = groups.through @ weight
+    summed = total * groups.rewards - groups.through @ (weight * means)
+    if options.root_group and peers.size:
+        root = peers.size if by_size else 1
+        summed = summed + root * (groups.rewards - peers.mean())
+        total = total + root
+    return np.asarray(summed / np.maximum(total, 1))
+
+
+def _flat(groups: Groups) -> npt.NDArray[np.bool_]:
+    rewards = groups.rewards[:, None]
+    highest = np.where(groups.through, rewards, -np.inf).max(0, initial=-np.inf)
+    lowest = np.where(groups.through, rewards, np.inf).min(0, initial=np.inf)
+    return np.asarray(highest == lowest)
+
+
+def _child_means(groups: Groups, leaf_values: PerLeaf) -> NodeValues:
+    """Values bottom-up, each the mean over children; the last entry is the prompt's."""
+    count = np.zeros(groups.parents.size + 1)
+    total = np.zeros(groups.parents.size + 1)
+    np.add.at(count, groups.leaves[groups.kept], 1.0)
+    np.add.at(total, groups.leaves[groups.kept], leaf_values[groups.kept])
+    for node in range(groups.parents.size - 1, -1, -1):
+        if count[node]:
+            total[node] /= count[node]
+            count[groups.parents[node]] += 1.0
+            total[groups.parents[node]] += total[node]
+    total[-1] /= max(count[-1], 1.0)
+    return total
