@@ -2,8 +2,9 @@
 
 Tests, documentation and controller benchmarks run on it in milliseconds, and statistical laws
 can be checked against it because every probability is written down. It counts prefix-cache hits
-the way vLLM does, can be slow, late or failing on demand, and knows no trees. A new law is a new
-`TokenMachine`; a new kind of trouble is a field of `Script`.
+the way vLLM does, can be slow, late or failing on demand, and knows no trees. Of a `Sampling` it
+honours lengths, seed and what ends a path; temperature and the like would be another law. A new
+law is a new `TokenMachine`; a new kind of trouble is a field of `Script`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import asyncio
 import math
 import random
 from bisect import bisect
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 
 from treepo.engines.base import Chunk, EngineInfo, PathRequest, Uncertainty
@@ -45,6 +47,7 @@ class TokenMachine:
 
     def __init__(self, table: Mapping[str, Mapping[int, tuple[float, str]]], start: str) -> None:
         self.start = start
+        self._table = table
         self._states = {name: self._compile(name, row, table) for name, row in table.items()}
 
     @staticmethod
@@ -69,6 +72,16 @@ class TokenMachine:
             entropy=entropy,
         )
 
+    @cached_property
+    def unending(self) -> TokenMachine:
+        """The same machine without the end of sequence, where a state has any other token."""
+        table = {}
+        for name, row in self._table.items():
+            others = {token: entry for token, entry in row.items() if token != EOS}
+            total = math.fsum(p for p, _ in others.values())
+            table[name] = {t: (p / total, s) for t, (p, s) in others.items()} if total else row
+        return TokenMachine(table, self.start)
+
     def state_after(self, token_ids: Sequence[int]) -> str:
         """The state reached by reading these generated tokens from the start."""
         state = self.start
@@ -78,9 +91,12 @@ class TokenMachine:
         return state
 
     def draw(
-        self, state: str, count: int, rng: random.Random, end_at: int | None
+        self, state: str, count: int, rng: random.Random, ends: Container[int] = ()
     ) -> tuple[str, list[int], list[float], list[float]]:
-        """Up to `count` tokens from `state`: the new state, tokens, log-probs and entropies."""
+        """Up to `count` tokens from `state`: the new state, tokens, log-probs and entropies.
+
+        The tokens end with the first of `ends`.
+        """
         tokens: list[int] = []
         logprobs: list[float] = []
         entropies: list[float] = []
@@ -91,7 +107,7 @@ class TokenMachine:
             logprobs.append(row.logprobs[index])
             entropies.append(row.entropy)
             state = row.targets[index]
-            if tokens[-1] == end_at:
+            if tokens[-1] in ends:
                 break
         return state, tokens, logprobs, entropies
 
@@ -183,6 +199,7 @@ class ScriptedEngine:
     machine: TokenMachine
     script: Script = field(default_factory=Script)
     counters: Counters = field(default_factory=Counters)
+    _running: set[str] = field(default_factory=set)
     _aborted: set[str] = field(default_factory=set)
     _cache: _BlockCache = field(init=False)
 
@@ -198,8 +215,8 @@ class ScriptedEngine:
         )
 
     async def abort(self, request_ids: Sequence[str]) -> None:
-        """End these requests at their next chunk."""
-        self._aborted.update(request_ids)
+        """End these requests at their next chunk; others, also future ones, are not affected."""
+        self._aborted.update(self._running.intersection(request_ids))
 
     async def generate(self, request: PathRequest) -> AsyncIterator[Chunk]:
         """Stream one path; its randomness depends on its seed alone."""
@@ -210,11 +227,13 @@ class ScriptedEngine:
         counters.requests += 1
         counters.running += 1
         counters.most_running = max(counters.most_running, counters.running)
+        self._running.add(request.id)
         try:
             async for chunk in self._stream(request):
                 yield chunk
         finally:
             counters.running -= 1
+            self._running.discard(request.id)
             self._aborted.discard(request.id)
 
     async def _stream(self, request: PathRequest) -> AsyncIterator[Chunk]:
@@ -228,23 +247,31 @@ class ScriptedEngine:
         cached: int | None = self._admit(request.token_ids)
         pending: list[int] = []
         parent = self._cache.extend(0, pending, request.token_ids)
-        left = sampling.max_tokens
-        end_at = None if sampling.ignore_eos else EOS
+        left, barred = sampling.max_tokens, sampling.min_tokens
+        ends = frozenset(sampling.stop_token_ids) | (set() if sampling.ignore_eos else {EOS})
         finish: str | None = None
         while finish is None:
             is_aborted = request.id in self._aborted
             count = self.script.overrun_tokens if is_aborted else self.script.chunk_tokens
-            state, tokens, logprobs, entropies = self.machine.draw(
-                state, min(count, left), rng, end_at
+            machine = self.machine.unending if barred > 0 else self.machine
+            state, tokens, logprobs, entropies = machine.draw(
+                state, min(count, left, barred if barred > 0 else count), rng, ends
             )
             left -= len(tokens)
+            barred -= len(tokens)
             parent = self._cache.extend(parent, pending, tokens)
             self.counters.generated_tokens += len(tokens)
             for _ in range(1 + self.script.delay(tokens)):
                 await asyncio.sleep(0)
-            finish = self._finish(tokens, left, is_aborted, end_at)
+            stopped_by = tokens[-1] if tokens and tokens[-1] in ends else None
+            finish = self._finish(stopped_by, left, is_aborted)
             yield Chunk(
-                tokens, logprobs, self._uncertainty(logprobs, entropies), finish, None, cached
+                tokens,
+                logprobs,
+                self._uncertainty(logprobs, entropies),
+                finish,
+                None if stopped_by == EOS else stopped_by,
+                cached,
             )
             cached = None
 
@@ -254,10 +281,8 @@ class ScriptedEngine:
         self.counters.cached_tokens += cached
         return cached
 
-    def _finish(
-        self, tokens: list[int], left: int, is_aborted: bool, end_at: int | None
-    ) -> str | None:
-        if tokens and tokens[-1] == end_at:
+    def _finish(self, stopped_by: int | None, left: int, is_aborted: bool) -> str | None:
+        if stopped_by is not None:
             return "stop"
         if is_aborted:
             self.counters.aborted += 1
