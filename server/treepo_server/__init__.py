@@ -1,0 +1,1 @@
+"""TreePO's face to vLLM's server: an endpoint plugin that lets requests carry a `tree`."""

@@ -1,0 +1,59 @@
+"""A caller who leaves takes every request of their tree along, whenever they leave."""
+
+import json
+from contextlib import closing
+from http.client import HTTPConnection
+
+import pytest
+
+from tests.contract.conftest import MAX_LENGTH, MESSAGES, MODEL, PROMPT
+
+WIDTH = 8
+GONE_LIMIT_S = 10
+START_LIMIT_S = 60
+ROUTES = {
+    "/v1/chat/completions": {"messages": MESSAGES},
+    "/v1/completions": {"prompt": PROMPT},
+}
+
+
+def long_request(path, num_choices, *, is_stream):
+    """A tree that runs for many seconds, and at once with all its paths."""
+    body = {
+        "model": MODEL,
+        "stream": is_stream,
+        "n": num_choices,
+        "max_tokens": MAX_LENGTH - 100,
+        "ignore_eos": True,
+        "tree": {"width": WIDTH, "root_branching": WIDTH, "branching": "even"},
+        **ROUTES[path],
+    }
+    return json.dumps(body), {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(
+    ("num_choices", "is_stream"),
+    [(1, False), (1, True), (WIDTH, True)],
+    ids=["whole", "winner streamed", "all streamed"],
+)
+def test_nothing_runs_once_the_caller_has_left(server, path, num_choices, is_stream):
+    body, headers = long_request(path, num_choices, is_stream=is_stream)
+    server.wait_for(0, GONE_LIMIT_S)
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=START_LIMIT_S)) as connection:
+        connection.request("POST", path, body, headers)
+        server.wait_for(WIDTH, START_LIMIT_S)
+    server.wait_for(0, GONE_LIMIT_S)
+    assert server.metric("kv_cache_usage_perc") == 0
+
+
+def test_other_trees_are_not_touched(server, chat):
+    path = "/v1/chat/completions"
+    body, headers = long_request(path, 1, is_stream=False)
+    alone = chat({"width": 4}, max_tokens=100, seed=5).choices[0].message.content
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=START_LIMIT_S)) as connection:
+        connection.request("POST", path, body, headers)
+        server.wait_for(WIDTH, START_LIMIT_S)
+        beside = chat({"width": 4}, max_tokens=100, seed=5).choices[0].message.content
+    server.wait_for(0, GONE_LIMIT_S)
+    assert beside == alone
