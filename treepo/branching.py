@@ -139,7 +139,7 @@ def window_children(share: float, entropy: float, reference: float, factor: int)
     least half the reference forks at once into all leaves, less forks into fewer, and under
     2 / share of it nothing does. Every child keeps a share of at least 1.
     """
-    if entropy <= 0 or share < 2:
+    if not entropy > 0 or share < 2:
         return 1
     sharing = max(1, math.floor(reference / entropy + 1e-9))
     return max(1, min(factor, math.floor(share / sharing + 1e-9)))
@@ -180,7 +180,8 @@ class UncertainSteps:
 
     def _by_entropy(self, path: Path, seen: int) -> Iterator[tuple[int, float]]:
         # A child's first token is the one its trunk forked before: its entropy has been used.
-        first = max(seen, path.start + 1 if path.parent else 0)
+        is_root = path in path.wave.paths[: path.wave.num_roots]
+        first = max(seen, path.start + (not is_root))
         values = np.asarray(path.uncertainty[first - path.start :])
         reference = self.growth.config.entropy_threshold or 0.0
         least = 2 * reference / (self.growth.config.width * path.mass)

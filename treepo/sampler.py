@@ -25,7 +25,7 @@ from treepo.fallback import FALLBACKS
 from treepo.growth import Branch, Growth, Path, Wave
 from treepo.record import Totals, make_record
 from treepo.reference import DEFAULT_NATS
-from treepo.requests import Answered, Arrived, Closed, Event, Expired, Lost, Requests
+from treepo.requests import Answered, Arrived, Closed, Event, Expired, Lost, Requests, see_through
 from treepo.stopping import PathStops, Verdict, hopeless, worst_window
 from treepo.texts import Texts
 from treepo.tree import Finish, Tree, TreeFinish
@@ -94,7 +94,7 @@ async def sample_tree(engine: Engine, job: Job) -> Tree:
         while not (run.requests.is_idle and not run.refill()):
             await run.handle(await run.requests.next())
     finally:
-        await asyncio.shield(run.close())
+        await see_through(run.close())
     return run.record()
 
 

@@ -101,7 +101,7 @@ class PathStops:
     def _stop_string(self, path: Path, seen: int) -> Verdict | None:
         if path.transcript is None or not self.sampling.stop:
             return None
-        text, since = path.transcript.text, path.cleared
+        text, since = path.transcript.text, self._since(path, seen)
         ends = [(text.find(s, max(0, since - len(s) + 1)), s) for s in self.sampling.stop]
         hits = [(at + len(s), at, s) for at, s in ends if at >= 0]
         if not hits:
@@ -113,10 +113,17 @@ class PathStops:
     def _answer(self, path: Path, seen: int) -> Verdict | None:
         if path.transcript is None or self.find_answer is None or not self.config.stop_on_answer:
             return None
-        end = self.find_answer(path.transcript.text, path.cleared)
+        end = self.find_answer(path.transcript.text, self._since(path, seen))
         if end is None:
             return None
         return Verdict(Finish.ANSWER, max(path.transcript.tokens_until(end), seen + 1))
+
+    def _since(self, path: Path, seen: int) -> int:
+        """Length of the text that cannot end the path: searched before, or of too few tokens."""
+        least = self.sampling.min_tokens - 1
+        if path.transcript is None or not seen < least <= path.end:
+            return path.cleared
+        return max(path.cleared, len(path.transcript.fork(least).text))
 
     def _loop(self, path: Path, seen: int) -> Verdict | None:
         if path.transcript is None or not self.config.repetition:

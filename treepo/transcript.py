@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 _UNFINISHED = "�"  # what decoders show for the first bytes of a character
+_LONGEST = 3  # tokens that can stand for the first bytes of a character of four
 
 
 class Decoder(Protocol):
@@ -54,14 +55,18 @@ class Transcript:
     def push(self, token_ids: Sequence[int]) -> str:
         """Add generated tokens; returns the text they add."""
         self._token_ids.extend(token_ids)
-        last = self._marks[-1]
-        known = self.decoder.decode(self._token_ids[last.window : last.read])
+        last, end = self._marks[-1], len(self._token_ids)
+        least = max(last.read, end - _LONGEST)
         longer = self.decoder.decode(self._token_ids[last.window :])
+        while longer.endswith(_UNFINISHED) and end > least:
+            end -= 1
+            longer = self.decoder.decode(self._token_ids[last.window : end])
+        known = self.decoder.decode(self._token_ids[last.window : last.read])
         if longer.endswith(_UNFINISHED) or len(longer) <= len(known):
             return ""
         added = longer[len(known) :]
         self.text += added
-        self._marks.append(_Mark(len(self._token_ids), last.read, len(self.text)))
+        self._marks.append(_Mark(end, last.read, len(self.text)))
         return added
 
     def flush(self) -> str:

@@ -1,0 +1,204 @@
+"""Budgets, deadlines, waves, settled votes, pruning: each ends a tree early, and it says so."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.machines import chain, coin, endless, toy_texts
+from tests.support.scenarios import Scenario, Watch, engines, job_of, sample, scenarios
+from tests.unit.test_sampler_invariants import (
+    assert_counts,
+    assert_joins,
+    assert_late_cuts,
+    assert_weights,
+)
+from treepo.config import TreeConfig
+from treepo.engines.base import Sampling
+from treepo.engines.scripted import EOS, Script, ScriptedEngine, TokenMachine
+from treepo.sampler import sample_tree
+from treepo.tree import Finish, TreeFinish
+
+SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def plain(machine, *, max_tokens=40, script=None, **config) -> Scenario:
+    """A tree of width 4 with four-token segments; keyword arguments are `TreeConfig` fields."""
+    return Scenario(
+        machine=machine,
+        script=script or Script(chunk_tokens=4, block_size=4),
+        config=TreeConfig(**{"width": 4, "segment_tokens": 4, "branching": "even"} | config),
+        sampling=Sampling(max_tokens=max_tokens, seed=7),
+        prompt=(1, 2, 3),
+    )
+
+
+@SETTINGS
+@given(st.data())
+def test_a_tree_that_ends_early_keeps_every_law_and_says_why(data):
+    scenario = data.draw(
+        scenarios(
+            until=data.draw(st.sampled_from(["complete", "settled", 0.7])),
+            max_total_tokens=data.draw(st.none() | st.integers(1, 150)),
+            prune=data.draw(st.sampled_from(["none", "confidence"])),
+            prune_window=8,
+            prune_warmup=data.draw(st.integers(1, 3)),
+            prune_quantile=0.5,
+        )
+    )
+    sampled = sample(scenario)
+    tree, config = sampled.tree, scenario.config
+    assert_joins(sampled)
+    assert_counts(sampled)
+    assert_weights(sampled)
+    assert_late_cuts(sampled)
+    assert sampled.inner.counters.running == 0
+    pruned = [p for p in sampled.watch.paths if p.finish is Finish.PRUNED]
+    unfinished = [p for p in sampled.watch.paths if p.finish is Finish.UNFINISHED]
+    assert tree.stats.prunes == len(pruned)
+    assert tree.weights_exact <= (tree.finish is TreeFinish.COMPLETE and not pruned)
+    match tree.finish:
+        case TreeFinish.COMPLETE:
+            assert not unfinished
+            is_short = len(tree.trajectories) < config.width
+            assert not is_short or pruned or tree.settings["fallback"] == "none"
+        case TreeFinish.SETTLED:
+            assert config.until == "settled"
+        case TreeFinish.CONFIDENT:
+            assert config.until == 0.7
+        case TreeFinish.MAX_TOTAL_TOKENS:
+            assert tree.stats.generated_tokens >= config.max_total_tokens
+    if config.max_total_tokens is not None:
+        assert tree.finish is not TreeFinish.COMPLETE or (
+            tree.stats.generated_tokens < config.max_total_tokens
+        )
+        # Of each path one chunk may stand in line and one may be under way.
+        most = config.width * (2 * scenario.script.chunk_tokens + scenario.script.overrun_tokens)
+        assert tree.stats.generated_tokens < config.max_total_tokens + most
+
+
+def test_a_deadline_ends_the_tree_with_what_is_finished():
+    def delay(tokens):
+        return 0 if 2 in tokens else 1
+
+    machine = TokenMachine(
+        {
+            "a": {1: (0.5, "long"), 2: (0.5, "end")},
+            "long": {1: (1.0, "long")},
+            "end": {0: (1, "a")},
+        },
+        "a",
+    )
+    script = Script(chunk_tokens=4, block_size=4, delay=delay)
+    scenario = plain(machine, max_tokens=10**6, script=script, deadline_ms=30, root_branching=4)
+    sampled = sample(scenario)
+    assert sampled.tree.finish is TreeFinish.DEADLINE
+    assert {t.finish for t in sampled.tree.trajectories} == {Finish.EOS}
+    assert sampled.inner.counters.running == 0
+    assert not sampled.tree.weights_exact
+
+
+def test_no_trajectory_at_all_is_still_a_tree():
+    tree = sample(plain(endless(), max_tokens=10**6, max_total_tokens=30)).tree
+    assert tree.finish is TreeFinish.MAX_TOTAL_TOKENS
+    assert tree.trajectories == ()
+    assert tree.stats.discarded_tokens == tree.stats.generated_tokens
+
+
+def test_waves_open_start_trajectories_at_a_time():
+    sampled = sample(plain(coin(stop=0.1), width=7, start=3))
+    waves = list({id(p.wave): p.wave for p in sampled.watch.paths}.values())
+    assert [wave.width for wave in waves] == [3, 3, 1]
+    assert sampled.watch.most <= 7
+    assert sampled.tree.stats.max_live_paths <= 3
+    assert len(sampled.tree.trajectories) == 7
+
+
+def test_later_waves_open_only_while_the_vote_is_open():
+    scenario = plain(chain("zab"), width=8, start=3, until="settled", root_branching=8)
+    sampled = sample(replace(scenario, has_texts=True))
+    assert sampled.tree.finish is TreeFinish.SETTLED
+    assert 5 <= len(sampled.tree.trajectories) <= 6
+    assert not sampled.tree.weights_exact
+
+
+def test_a_pruned_path_is_aborted_and_its_slot_is_used_again():
+    machine = TokenMachine(
+        {
+            "a": {1: (0.5, "sure"), 2: (0.5, "lost")},
+            "sure": {3: (0.9, "sure"), EOS: (0.1, "a")},
+            "lost": {t: (0.1, "lost") for t in range(4, 14)},
+        },
+        "a",
+    )
+    sampled = sample(
+        plain(
+            machine,
+            max_tokens=400,
+            width=8,
+            root_branching=8,
+            prune="confidence",
+            prune_window=8,
+            prune_warmup=1,
+            prune_quantile=1.0,
+        )
+    )
+    pruned = [p for p in sampled.watch.paths if p.finish is Finish.PRUNED]
+    assert pruned
+    assert all(p.token_ids[0] == 2 for p in pruned)
+    assert all(sampled.engine.sent[p.request_id].has_ended for p in pruned)
+    assert len(sampled.tree.trajectories) == 8
+    assert not sampled.tree.weights_exact
+
+
+def test_an_early_end_aborts_the_rest_within_a_chunk():
+    scenario = replace(
+        plain(endless(), max_tokens=10**6, max_total_tokens=64), script=Script(8, 4, 3)
+    )
+    sampled = sample(scenario)
+    assert sampled.tree.stats.generated_tokens <= 64 + 4 * (8 + 3)
+    assert set(sampled.engine.aborted) <= set(sampled.engine.sent)
+
+
+@pytest.mark.parametrize("reading_turns", [0, 7])
+def test_a_tree_waits_for_answers_that_are_still_being_read(reading_turns):
+    class Patient:
+        async def read(self, text):
+            for _ in range(reading_turns):
+                await asyncio.sleep(0)
+            return await toy_texts().reader.read(text)
+
+    scenario = plain(chain("abzde"), width=3)
+    inner, engine = engines(scenario)
+    job = replace(job_of(scenario, Watch(3)), texts=replace(toy_texts(), reader=Patient()))
+    tree = asyncio.run(sample_tree(engine, job))
+    assert [t.answer for t in tree.trajectories] == ["de"] * 3
+    assert [t.text for t in tree.trajectories] == ["abzde"] * 3
+    assert {t.finish for t in tree.trajectories} == {Finish.ANSWER}
+
+
+class Forgetful(ScriptedEngine):
+    """Loses the uncertainty of every first chunk."""
+
+    async def generate(self, request):
+        is_first = True
+        async for chunk in super().generate(request):
+            yield replace(chunk, uncertainty=()) if is_first else chunk
+            is_first = False
+
+
+def test_lost_uncertainty_does_not_shift_what_is_known():
+    machine = TokenMachine(
+        {str(i): {3: (1.0, str(i + 1))} for i in range(9)}
+        | {"9": {1: (0.5, "10"), 2: (0.5, "10")}, "10": {EOS: (1.0, "10")}},
+        "0",
+    )
+    engine = Forgetful(machine, Script(chunk_tokens=4, block_size=4))
+    watch = Watch(4)
+    scenario = plain(machine, branching="entropy", entropy_threshold=0.5)
+    tree = asyncio.run(sample_tree(engine, job_of(scenario, watch)))
+    assert {path.start for path in watch.paths} == {0, 9}
+    for node in tree.nodes:
+        assert len(node.uncertainty) in (0, len(node.token_ids))
