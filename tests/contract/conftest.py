@@ -36,7 +36,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     model = build(folder / "model", max_length=MAX_LENGTH)
     flags = ["--served-model-name", MODEL, "--enable-prompt-tokens-details"]
     flags += ["--kv-cache-memory-bytes", str(64 * 1024**2)]
-    flags += ["--logits-processors", "treepo.engines.vllm_entropy:EntropyProcessor"]
     with serve(model, folder / "log", *flags, TREEPO_MAX_WIDTH=str(MAX_WIDTH)) as running:
         yield running
 
