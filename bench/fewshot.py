@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.results import finish
+from bench.results import make_result, write_result
 from treepo.backends import VllmBackend
 from treepo.config import TreeConfig
 from treepo.engines.base import Engine, Sampling
@@ -172,7 +173,7 @@ def report(curve: dict[int, dict[str, float]], rows: dict[str, dict[str, float]]
         )
 
 
-async def run(bench: Bench) -> dict[str, Any]:
+async def run(bench: Bench) -> list[dict[str, Any]]:
     """The pool, then every policy."""
     pool = await bench.trees(TreeConfig(width=POOL, root_branching=POOL, **INDEPENDENT))
     curve = curve_of(bench, pool)
@@ -182,7 +183,10 @@ async def run(bench: Bench) -> dict[str, Any]:
         rows[name] = bench.judge(await bench.trees(TreeConfig(width=16, **fields)))
         print(name, rows[name], flush=True)
     report(curve, rows)
-    return {"independent": {str(n): point for n, point in curve.items()}, "policies": rows}
+    return [
+        *({"independent": n, **point} for n, point in curve.items()),
+        *({"policy": name, **row} for name, row in rows.items()),
+    ]
 
 
 def main() -> None:
@@ -198,7 +202,10 @@ def main() -> None:
         problems = make_problems(tokenizer, args.problems)
         bench = Bench(engine, Decoder(tokenizer), problems, args.temperature, EntropyReference())
         samples = asyncio.run(run(bench))
-    finish("fewshot", config=vars(args), samples=samples, seed=1)
+    config = {**vars(args), "policies": POLICIES, "pool": POOL}
+    summary = {row["policy"]: row["accuracy"] for row in samples if "policy" in row}
+    write_result(make_result("fewshot", seed=1, config=config, samples=samples, summary=summary))
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

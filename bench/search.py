@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.results import finish
+from bench.results import make_result, write_result
 from treepo.answers import Answer
 from treepo.config import TreeConfig
 from treepo.engines.base import Sampling
@@ -239,8 +240,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=1000)
     args = parser.parse_args()
-    chains = {chain: compare(chain, args.problems) for chain in CHAINS}
-    finish("search", config={"problems": args.problems, "width": 16}, samples=chains, seed=0)
+    samples = [{"chain": chain, **compare(chain, args.problems)} for chain in CHAINS]
+    config = {"problems": args.problems, "width": 16, "policies": POLICIES}
+    summary = {
+        sample["chain"]: {
+            name: row["true_effective"] / row["tokens"] * sample["independent"]["1"]["tokens"]
+            for name, row in sample["policies"].items()
+        }
+        for sample in samples
+    }
+    write_result(make_result("search", seed=0, config=config, samples=samples, summary=summary))
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ tree changes its own threshold. It knows no policy.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from treepo.tree import Tree
 
@@ -35,7 +36,9 @@ class EntropyReference:
 
     def observe(self, tree: Tree) -> None:
         """Take in a finished tree; older trees fade."""
-        values = [u for node in tree.nodes for u in node.uncertainty if not math.isnan(u)]
-        fade = max(0.0, 1 - len(values) / _MEMORY_TOKENS) if self._tokens > _PRIOR_TOKENS else 1.0
-        self._total = self._total * fade + math.fsum(values)
-        self._tokens = self._tokens * fade + len(values)
+        parts = [np.asarray(node.uncertainty) for node in tree.nodes if node.uncertainty]
+        total = float(sum(np.nansum(part) for part in parts))
+        count = int(sum(np.count_nonzero(~np.isnan(part)) for part in parts))
+        fade = max(0.0, 1 - count / _MEMORY_TOKENS) if self._tokens > _PRIOR_TOKENS else 1.0
+        self._total = self._total * fade + total
+        self._tokens = self._tokens * fade + count

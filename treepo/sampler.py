@@ -258,7 +258,9 @@ class _Run:
     async def _settle_path(self, path: Path, chunk: Chunk) -> None:
         if chunk.finish_reason is None:
             await self.requests.abort([path])
-        if self.job.texts is not None:
+        if not path.is_trajectory:
+            self.job.observer.ended(path)
+        elif self.job.texts is not None:
             self.requests.read_answer(path, self.job.texts.read_answer(path))
         else:
             await self._answered(path)

@@ -93,7 +93,11 @@ class PathStops:
             return Verdict(finish, path.end)
         if reason == "length" and self._last <= path.end < self.sampling.max_tokens:
             return None
-        return Verdict(Finish.REPETITION if reason == "repetition" else Finish.LENGTH, path.end)
+        if reason == "repetition":
+            return Verdict(Finish.REPETITION, path.end)
+        is_full = path.end >= min(self.sampling.max_tokens, self._last)
+        # Less is what was left of the whole tree's budget, and no complete trajectory.
+        return Verdict(Finish.LENGTH if is_full else Finish.UNFINISHED, path.end)
 
     def _depth(self, path: Path) -> Verdict | None:
         return Verdict(Finish.DEPTH, self._last) if path.end >= self._last else None

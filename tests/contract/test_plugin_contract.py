@@ -1,11 +1,11 @@
 """What the plugin does to vLLM's app, without a server: whose route answers, and what stops it."""
 
 import pytest
-from treepo_server import plugin
-from treepo_server.plugin import TreePlugin
 
 from treepo.engines.entropy_segment import ENTROPY_KEY
 from treepo.errors import ConfigError, UnsupportedError
+from treepo_server import plugin
+from treepo_server.plugin import TreePlugin
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
 BODIES = {

@@ -91,5 +91,5 @@ def endless(token: int = 1) -> TokenMachine:
 def coin(tokens: Sequence[int] = (1, 2), stop: float = 0.0) -> TokenMachine:
     """Every token drawn uniformly from `tokens`; the path ends with probability `stop`."""
     each = (1.0 - stop) / len(tokens)
-    row = {token: (each, "s") for token in tokens}
+    row = dict.fromkeys(tokens, (each, "s"))
     return TokenMachine({"s": row | ({EOS: (stop, "s")} if stop else {})}, "s")

@@ -122,5 +122,6 @@ def test_overhead_compares_the_sides_of_a_round_with_each_other() -> None:
     summary = overhead.summarise(samples)
     assert summary["ratio_by_round"] == [0.99, 0.98, 1.1]
     assert (summary["ratio"], summary["entropy_ratio"]) == (0.99, 0.9)
+    assert summary["ratio_interval"] == (0.98, 1.1)
     assert summary["is_met"] is True
     assert summary["tokens_per_second"] == {"plain": 80.0, "tree": 88.0, "entropy": 80.0}

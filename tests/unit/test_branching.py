@@ -102,9 +102,7 @@ def test_a_fork_before_the_first_token_is_used_once():
     # The root of mass 1 forks in 2 before its first token and, in each half, the second uncertain
     # token in 2 again: 4 leaves of mass 1/4. A child that forked at the prompt once more would
     # leave masses of 1/2, 1/4, 1/8, 1/8.
-    sampled = grown(
-        certain_but({0, 6}, 10), width=4, branching_factor=2, entropy_threshold=0.5
-    )
+    sampled = grown(certain_but({0, 6}, 10), width=4, branching_factor=2, entropy_threshold=0.5)
     assert sorted(path.start for path in sampled.watch.paths) == [0, 0, 6, 6]
     assert [t.weight for t in sampled.tree.trajectories] == pytest.approx([1 / 4] * 4)
 
@@ -121,9 +119,7 @@ def test_without_any_uncertainty_entropy_branching_opens_its_roots_alone():
 
 
 def test_by_surprisal_children_start_at_the_boundary_behind_the_uncertain_segment():
-    sampled = grown(
-        certain_but({9, 10, 11}, 30), kind=Uncertainty.SURPRISAL, entropy_threshold=0.5
-    )
+    sampled = grown(certain_but({9, 10, 11}, 30), kind=Uncertainty.SURPRISAL, entropy_threshold=0.5)
     # Prompt 1 and block 4: boundaries at 4, 8, 12; the tokens at 9, 10, 11 end before 12.
     assert {path.start for path in sampled.watch.paths} == {0, 12}
 

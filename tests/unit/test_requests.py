@@ -103,7 +103,7 @@ async def test_an_error_nobody_raises_on_purpose_comes_out_of_next_and_of_close(
     running = engine(lambda r, n: ZeroDivisionError("bug") if r.id == "r-0" else None)
     requests = Requests(running)
     for path in paths(3):
-        requests.start(path, request(path))
+        requests.start(path, request(path, max_tokens=2000))
     with pytest.raises(ZeroDivisionError):
         await drain(requests, 3)
     with pytest.raises(ZeroDivisionError):

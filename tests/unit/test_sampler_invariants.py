@@ -165,7 +165,9 @@ def test_texts_are_those_of_the_tokens_and_end_where_they_should(branching, fall
         ends = [end for end in (*stops, answer) if end is not None]
         assert not ends or min(ends) == len(whole), "nothing is generated behind a stop"
         if trajectory.finish is Finish.STOP:
-            shown = [whole] if sampling.include_stop else [whole.removesuffix(s) for s in sampling.stop]
+            shown = (
+                [whole] if sampling.include_stop else [whole.removesuffix(s) for s in sampling.stop]
+            )
             assert text in shown
         else:
             assert text == whole

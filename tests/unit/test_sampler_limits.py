@@ -13,6 +13,7 @@ from tests.unit.test_sampler_invariants import (
     assert_counts,
     assert_joins,
     assert_late_cuts,
+    assert_lengths,
     assert_weights,
 )
 from treepo.config import TreeConfig
@@ -55,6 +56,8 @@ def test_a_tree_that_ends_early_keeps_every_law_and_says_why(data):
     assert_weights(sampled)
     assert_late_cuts(sampled)
     assert sampled.inner.counters.running == 0
+    assert_lengths(sampled)
+    assert sorted(sampled.watch.ended_ids) == [p.id for p in sampled.watch.paths]
     pruned = [p for p in sampled.watch.paths if p.finish is Finish.PRUNED]
     unfinished = [p for p in sampled.watch.paths if p.finish is Finish.UNFINISHED]
     assert tree.stats.prunes == len(pruned)
@@ -107,6 +110,14 @@ def test_no_trajectory_at_all_is_still_a_tree():
     assert tree.stats.discarded_tokens == tree.stats.generated_tokens
 
 
+def test_the_last_path_of_a_spent_budget_is_no_trajectory():
+    tree = sample(plain(endless(), width=1, max_tokens=100, max_total_tokens=10)).tree
+    assert tree.finish is TreeFinish.MAX_TOTAL_TOKENS
+    assert tree.stats.generated_tokens == 10
+    assert tree.trajectories == ()
+    assert tree.nodes[-1].finish is Finish.UNFINISHED
+
+
 def test_waves_open_start_trajectories_at_a_time():
     sampled = sample(plain(coin(stop=0.1), width=7, start=3))
     waves = list({id(p.wave): p.wave for p in sampled.watch.paths}.values())
@@ -129,7 +140,7 @@ def test_a_pruned_path_is_aborted_and_its_slot_is_used_again():
         {
             "a": {1: (0.5, "sure"), 2: (0.5, "lost")},
             "sure": {3: (0.9, "sure"), EOS: (0.1, "a")},
-            "lost": {t: (0.1, "lost") for t in range(4, 14)},
+            "lost": dict.fromkeys(range(4, 14), (0.1, "lost")),
         },
         "a",
     )

@@ -118,7 +118,11 @@ def test_stop_strings_and_answers_wait_for_min_tokens_and_the_engine_does_not():
     ],
 )
 def test_the_engines_own_end_is_taken_as_it_is(finish, reason, expected):
-    assert Judge().feed("abc", finish, reason) == Verdict(expected, 3)
+    assert Judge(max_tokens=3).feed("abc", finish, reason) == Verdict(expected, 3)
+
+
+def test_a_path_cut_by_the_trees_budget_is_unfinished():
+    assert Judge(max_tokens=4).feed("abc", "length") == Verdict(Finish.UNFINISHED, 3)
 
 
 def test_an_end_of_sequence_that_is_a_segments_only_token_ends_the_path():
@@ -158,7 +162,7 @@ def test_the_earliest_reason_in_a_chunk_holds_and_text_goes_first_at_one_place()
 
 @pytest.mark.parametrize("period", [1, 2, 7, 32, 33, 200])
 def test_a_loop_is_seen_whatever_its_period_up_to_an_eighth_of_the_window(period):
-    unit = (("abcdefghijklmnopqrstuvwxy" * 9)[:period - 1] + "z") if period > 1 else "z"
+    unit = (("abcdefghijklmnopqrstuvwxy" * 9)[: period - 1] + "z") if period > 1 else "z"
     assert is_looping("other text " + unit * (2048 // period))
     assert not is_looping("other text " + unit * (2048 // period) + "and it goes on here as text")
 

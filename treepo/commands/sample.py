@@ -23,7 +23,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from treepo_server.decoder import PromptDecoder
 
 from treepo.backends import Backend, VllmBackend
 from treepo.batch import default_concurrency, sample_all
@@ -35,6 +34,7 @@ from treepo.rollout import Rollout, RolloutWriter, prompt_key
 from treepo.sampler import Job
 from treepo.texts import Texts
 from treepo.tree import Tree
+from treepo_server.decoder import PromptDecoder
 
 __all__ = ["add_arguments", "run"]
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from treepo_server.versions import check_vllm
-
 from treepo.processes import Outcome, run_contained
+from treepo_server.versions import check_vllm
 
 
 def run(argv: Sequence[str]) -> int:

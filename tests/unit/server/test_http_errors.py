@@ -4,7 +4,6 @@ import inspect
 from http import HTTPStatus
 
 import pytest
-from treepo_server.errors import RULES, reply
 
 from treepo import errors
 from treepo.errors import (
@@ -15,6 +14,7 @@ from treepo.errors import (
     RolloutFileError,
     TreePOError,
 )
+from treepo_server.errors import RULES, reply
 
 CLASSES = [
     member

@@ -6,9 +6,6 @@ from dataclasses import replace
 
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
-from treepo_server.choices import Outcome, finish_reason
-from treepo_server.journal import Journal
-from treepo_server.replay import Piece, Replay, whole
 
 from tests.support.machines import CharDecoder, chain, coin, toy_texts
 from tests.support.scenarios import Scenario, engines, job_of, scenarios
@@ -19,6 +16,9 @@ from treepo.errors import EngineError
 from treepo.growth import Path
 from treepo.sampler import sample_tree
 from treepo.tree import Finish, Tree
+from treepo_server.choices import Outcome, finish_reason
+from treepo_server.journal import Journal
+from treepo_server.replay import Piece, Replay, whole
 
 LAWS = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -4,6 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from treepo.config import TreeConfig
+from treepo.engines.entropy_segment import ENTROPY_KEY
+from treepo.errors import ConfigError, FieldError
 from treepo_server.limits import Limits
 from treepo_server.request import (
     TreeRequest,
@@ -13,10 +17,6 @@ from treepo_server.request import (
     read_request,
     strip_private,
 )
-
-from treepo.config import TreeConfig
-from treepo.engines.entropy_segment import ENTROPY_KEY
-from treepo.errors import ConfigError, FieldError
 
 DEFAULTS = Limits()
 

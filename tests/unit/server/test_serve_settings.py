@@ -4,13 +4,13 @@ import os
 from argparse import Namespace
 
 import pytest
-from treepo_server import launch, versions
-from treepo_server.plugins import plugin_names
 
 from treepo.commands import serve
 from treepo.engines.vllm_settings import CPU_CACHE_BYTES, CPU_DEFAULTS
 from treepo.errors import UnsupportedError
 from treepo.processes import Outcome
+from treepo_server import launch, versions
+from treepo_server.plugins import plugin_names
 
 INSTALLED = {
     "console_scripts": ["treepo"],

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+
 from treepo_server.sse import DONE, TreeStream, chat_frame, completion_frame
 
 FRAME = chat_frame("chatcmpl-1", 7, "m")
