@@ -1,7 +1,7 @@
 # The verbs of this project; CI calls only these. `make setup` runs before each and is instant
 # once .venv is there. Variables: PYTHON, MODEL, HOST, PORT, ARGS (flags), TESTS (paths, -k ...).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check fmt bench docs soak lock
+.PHONY: help setup demo serve test check fmt bench docs lock
 
 PYTHON ?= python3
 HOST ?= 127.0.0.1
@@ -39,14 +39,11 @@ fmt: setup ## formats, and repairs what lint can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## the short benchmarks, against the committed baseline
+bench: setup ## a short benchmark, against the committed result
 	$(BIN)/python -m bench.quick $(ARGS)
 
 docs: setup ## runs every code block of README.md and docs/
 	$(BIN)/python -m pytest tests/docs $(TESTS)
-
-soak: setup ## ten minutes of load with clients that hang up
-	$(BIN)/python -m bench.soak $(ARGS)
 
 lock: ## resolves requirements/cpu.in anew into cpu.lock; needs uv
 	@$(PYTHON) -m tools.lock

@@ -38,26 +38,26 @@ A: 6 + 1 = 7, 7 + 5 = 12, so the answer is 12
 Q: 2 + 8 + 4
 A: 2 + 8 = 10, 10 + 4 = 14, so the answer is 14
 """
-POOL = 32
-BUDGETS = (1, 2, 4, 8, 12, 16, 24, 32)
+WIDTH = 8
+POOL = 16
+BUDGETS = (1, 2, 3, 4, 6, 8, 12, 16)
 INDEPENDENT = {"branching": "even", "branching_factor": 1, "fallback": "none"}
 POLICIES: dict[str, dict[str, Any]] = {
     "even, root 2, factor 2": {"branching": "even"},
     "low_prob, root 2, factor 2": {"branching": "low_prob"},
     "high_prob, root 2, factor 2": {"branching": "high_prob"},
-    "even, root 8, factor 2": {"branching": "even", "root_branching": 8},
+    "even, root 4, factor 2": {"branching": "even", "root_branching": 4},
     "entropy": {},
     "entropy, factor 4": {"branching_factor": 4},
     "entropy, root 4": {"root_branching": 4},
-    "entropy, settled": {"until": "settled"},
     "entropy, start 4, settled": {"start": 4, "until": "settled"},
     "entropy, start 4, until 0.95": {"start": 4, "until": 0.95},
     "entropy, prune": {"prune": "confidence"},
     "independent, start 4, settled": {
-        **INDEPENDENT, "root_branching": 16, "start": 4, "until": "settled",
+        **INDEPENDENT, "root_branching": WIDTH, "start": 4, "until": "settled",
     },
     "independent, start 4, until 0.95": {
-        **INDEPENDENT, "root_branching": 16, "start": 4, "until": 0.95,
+        **INDEPENDENT, "root_branching": WIDTH, "start": 4, "until": 0.95,
     },
 }  # fmt: skip
 
@@ -180,7 +180,7 @@ async def run(bench: Bench) -> list[dict[str, Any]]:
     print(bench.judge(pool), "entropy reference", round(bench.reference.value(None), 3))
     rows = {}
     for name, fields in POLICIES.items():
-        rows[name] = bench.judge(await bench.trees(TreeConfig(width=16, **fields)))
+        rows[name] = bench.judge(await bench.trees(TreeConfig(width=WIDTH, **fields)))
         print(name, rows[name], flush=True)
     report(curve, rows)
     return [
@@ -192,7 +192,7 @@ async def run(bench: Bench) -> list[dict[str, Any]]:
 def main() -> None:
     """Start the engine, run, write bench/results/fewshot.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--problems", type=int, default=60)
+    parser.add_argument("--problems", type=int, default=40)
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--model", default=None)
     args = parser.parse_args()
@@ -202,7 +202,7 @@ def main() -> None:
         problems = make_problems(tokenizer, args.problems)
         bench = Bench(engine, Decoder(tokenizer), problems, args.temperature, EntropyReference())
         samples = asyncio.run(run(bench))
-    config = {**vars(args), "policies": POLICIES, "pool": POOL}
+    config = {**vars(args), "policies": POLICIES, "pool": POOL, "width": WIDTH}
     summary = {row["policy"]: row["accuracy"] for row in samples if "policy" in row}
     write_result(make_result("fewshot", seed=1, config=config, samples=samples, summary=summary))
     print(json.dumps(summary))

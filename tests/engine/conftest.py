@@ -1,9 +1,9 @@
 """One vLLM engine for the whole session, on one event loop that all tests of this folder share.
 
 `engine` is a `VllmEngine` on `tiny_model`, `tokenizer` is the model's and `reference` the same
-model in transformers. Paths report surprisal; `VllmEngine(engine.client, entropies=ring)` reports
-entropies, since the engine was started with their writer. Start-up takes longer than all tests
-together, so nothing here starts a second engine.
+model in transformers. Paths report entropies, as every engine of ours does that can;
+`VllmEngine(engine.client)` is a view of it that reports surprisal. Start-up takes longer than all
+tests together, so nothing here starts a second engine.
 """
 
 import asyncio
@@ -58,7 +58,6 @@ def reference(tiny_model):
 async def engine(tiny_model) -> AsyncIterator:
     from tests.engine.tiny import MAX_MODEL_LEN
     from treepo.engines.vllm import VllmEngine
-    from treepo.engines.vllm_entropy import processor_fqcn
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ENVIRONMENT.items():
@@ -68,7 +67,6 @@ async def engine(tiny_model) -> AsyncIterator:
             max_model_len=MAX_MODEL_LEN,
             kv_cache_memory_bytes=128 * 1024**2,
             disable_log_stats=False,
-            logits_processors=[processor_fqcn()],
         )
     yield engine
     await asyncio.wait_for(engine.drain(), timeout=30)

@@ -53,11 +53,12 @@ async def test_lengths_hold_whatever_the_chunks(engine, max_tokens):
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 async def test_logprobs_are_those_of_the_sampling_distribution(engine, reference, temperature):
     root = prompt(50, seed=402)
-    ended = await run(engine, request(root, temperature=temperature, max_tokens=100))
+    view = VllmEngine(engine.client)
+    ended = await run(view, request(root, temperature=temperature, max_tokens=100))
     rows = reference.logprobs(root, ended.token_ids, temperature)
     expected = rows.gather(1, torch.tensor(ended.token_ids)[:, None])[:, 0].tolist()
     assert ended.logprobs == pytest.approx(expected, abs=1e-3)
-    assert engine.info.uncertainty is Uncertainty.SURPRISAL
+    assert view.info.uncertainty is Uncertainty.SURPRISAL
     assert ended.uncertainty == [-logprob for logprob in ended.logprobs]
     assert ended.records == []
     entropy = -(rows.exp() * rows).sum(-1).mean().item()

@@ -1,4 +1,4 @@
-"""The paper's budget and its division, worked by hand (TreePO 2.2 and the released code's rules)."""
+"""The paper's budget and its division (TreePO 2.2), worked by hand."""
 
 import math
 
@@ -10,7 +10,7 @@ from treepo.branching import branching_budget, largest_remainder, softmax
 @pytest.mark.parametrize(
     ("width", "finished", "new", "live", "factor", "budget"),
     [
-        # T = max(A, min(max(w - F, 0), N * f + N * A))
+        # The formula is T = max(A, min(max(w - F, 0), N * f + N * A)).
         (16, 0, 0, 2, 2, 4),  # max(2, min(16, 0 + 4)): plain doubling
         (16, 1, 1, 3, 2, 8),  # max(3, min(15, 2 + 6)): the one that finished passes 2 on
         (16, 6, 2, 8, 2, 10),  # max(8, min(10, 4 + 16)): the width binds

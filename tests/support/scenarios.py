@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.support.machines import toy_texts
+from tests.support.machines import coin, toy_texts
 from tests.support.recording import Fault, RecordingEngine, no_fault
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, PathRequest, Sampling, Uncertainty
@@ -64,9 +64,6 @@ class Scenario:
     has_texts: bool = False
     fault: Fault = no_fault
 
-    def with_config(self, **changes: Any) -> Scenario:
-        return replace(self, config=self.config.model_copy(update=changes))
-
 
 @dataclass
 class Sampled:
@@ -103,6 +100,26 @@ def sample(scenario: Scenario, **extra: Any) -> Sampled:
     job = job_of(scenario, watch, **extra)
     tree = asyncio.run(asyncio.wait_for(sample_tree(engine, job), HANG_S))
     return Sampled(tree, engine, inner, watch, scenario)
+
+
+def plain(
+    machine: TokenMachine | None = None,
+    *,
+    max_tokens: int = 40,
+    script: Script | None = None,
+    fault: Fault = no_fault,
+    **config: Any,
+) -> Scenario:
+    """A tree of width 4 in four-token segments; further arguments are `TreeConfig` fields."""
+    options = {"width": 4, "segment_tokens": 4, "branching": "even"}
+    return Scenario(
+        machine=machine or coin(stop=0.05),
+        script=script or Script(chunk_tokens=4, block_size=4),
+        config=TreeConfig(**options | config),
+        sampling=Sampling(max_tokens=max_tokens, seed=7),
+        prompt=(1, 2, 3),
+        fault=fault,
+    )
 
 
 def without_clock(tree: Tree) -> Tree:

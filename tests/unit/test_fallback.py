@@ -53,7 +53,7 @@ def test_without_a_source_one_fresh_path_is_opened(name):
 
 
 def test_random_cuts_are_uniform_over_the_boundaries_inside_the_path():
-    growth, (path,) = forest((13, Finish.EOS, None))
+    growth, _ = forest((13, Finish.EOS, None))
     # Boundaries at 4, 8, 12; the prompt's end counts too, and the part behind 12 is dropped at
     # least. The paper's law: keep (B - k) windows, k uniform from 1 to B = ceil(13 / 4).
     starts = Counter(branches("random", growth, seed)[0].position for seed in range(4000))
@@ -63,7 +63,7 @@ def test_random_cuts_are_uniform_over_the_boundaries_inside_the_path():
 
 @pytest.mark.parametrize("length", [1, 4, 5, 8, 9])
 def test_a_cut_drops_at_least_one_token(length):
-    growth, (path,) = forest((length, Finish.EOS, None))
+    growth, _ = forest((length, Finish.EOS, None))
     cuts = {branches("random", growth, seed)[0].position for seed in range(200)}
     assert max(cuts) < length
     assert cuts == {p for p in (0, 4, 8) if p < length}

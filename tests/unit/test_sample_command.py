@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import pytest
 
 from tests.support.machines import CharDecoder, coin
 from treepo.commands.sample import add_arguments, run
+from treepo.commands.sample_config import SampleConfig, parse
 from treepo.engines.base import PathRequest
 from treepo.engines.scripted import Script, ScriptedEngine
 from treepo.errors import ConfigError, EngineDeadError, EngineError, FieldError, RolloutFileError
@@ -317,6 +320,30 @@ def test_a_bad_option_is_an_error_that_names_it(
     with pytest.raises(error, match=message):
         session.sample(*options)
     assert not session.output.exists()
+
+
+def test_what_goes_wrong_in_the_watched_process_is_said_once(session: Session) -> None:
+    words = ["sample", str(session.prompts), "-o", str(session.output), "--tree", "width=3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "treepo.cli", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"treepo: error: {session.prompts}: No such file or directory\n"
+    assert done.stdout == ""
+
+
+def test_the_configuration_reaches_the_watched_process_as_it_is(session: Session) -> None:
+    parser = ArgumentParser()
+    add_arguments(parser)
+    words = ["p", "-o", "t", "--tree", '{"root_branching": [1, 4], "until": 0.9}', "--seed", "5"]
+    config = parse(parser.parse_args([*words, "--vllm", "tensor_parallel_size=2"]))
+    assert config.vllm == {"tensor_parallel_size": 2}
+    assert config.tree.root_branching == (1, 4)
+    assert SampleConfig.model_validate_json(config.model_dump_json()) == config
 
 
 def test_tree_settings_may_be_json_or_pairs_and_the_later_one_holds(session: Session) -> None:

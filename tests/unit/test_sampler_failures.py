@@ -1,31 +1,28 @@
 """What a tree does when its engine, its reader or its caller gives up."""
 
 import asyncio
-import random
-from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.laws import (
+    assert_counts,
+    assert_joins,
+    assert_late_cuts,
+    assert_weights,
+)
 from tests.support.machines import CharDecoder, chain, coin, endless, find_word
 from tests.support.recording import RecordingEngine
 from tests.support.scenarios import (
     HANG_S,
     Sampled,
-    Scenario,
     Watch,
     engines,
     job_of,
+    plain,
     sample,
     scenarios,
-)
-from tests.unit.test_sampler_invariants import (
-    assert_counts,
-    assert_joins,
-    assert_late_cuts,
-    assert_weights,
 )
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, Sampling
@@ -36,18 +33,6 @@ from treepo.texts import Texts
 from treepo.tree import Finish, TreeFinish
 
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-def plain(machine=None, *, max_tokens=40, fault=None, script=None, **config) -> Scenario:
-    """A small tree on a coin machine; keyword arguments are fields of `TreeConfig`."""
-    scenario = Scenario(
-        machine=machine or coin(stop=0.05),
-        script=script or Script(chunk_tokens=4, block_size=4),
-        config=TreeConfig(**{"width": 4, "segment_tokens": 4, "branching": "even"} | config),
-        sampling=Sampling(max_tokens=max_tokens, seed=7),
-        prompt=(1, 2, 3),
-    )
-    return replace(scenario, fault=fault) if fault else scenario
 
 
 @SETTINGS
@@ -75,47 +60,6 @@ def test_failing_requests_end_the_tree_with_what_is_left_and_it_says_so(data):
     assert all(path.finish is not None for path in watch.paths)
     assert inner.counters.running == 0
     assert not engine.running
-
-
-@SETTINGS
-@given(st.data())
-def test_a_cancelled_tree_leaves_no_request_behind(data):
-    scenario = data.draw(scenarios())
-    turns = data.draw(st.integers(0, 40))
-    inner, engine = engines(scenario)
-
-    async def cancel() -> None:
-        task = asyncio.create_task(sample_tree(engine, job_of(scenario)))
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, HANG_S)
-        assert task.done()
-        assert inner.counters.running == 0
-        assert not engine.running
-
-    asyncio.run(cancel())
-
-
-def test_a_tree_that_is_cancelled_again_and_again_still_ends_its_requests_first():
-    # Frameworks deliver a cancellation on every turn until the task is gone.
-    scenario = plain(endless(), max_tokens=10**6)
-    scenario = replace(scenario, script=Script(chunk_tokens=4, block_size=4, delay=lambda _: 9))
-    inner, engine = engines(scenario)
-
-    async def cancel() -> None:
-        task = asyncio.create_task(sample_tree(engine, job_of(scenario)))
-        for _ in range(20):
-            await asyncio.sleep(0)
-        while not task.done():
-            task.cancel()
-            await asyncio.sleep(0)
-        assert task.cancelled()
-        assert inner.counters.running == 0
-        assert not engine.running
-
-    asyncio.run(asyncio.wait_for(cancel(), HANG_S))
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
@@ -202,44 +146,6 @@ def test_requests_the_engine_aborts_by_itself_are_lost_paths(fallback):
     assert {path.finish for path in watch.paths} == {Finish.FAILED}
 
 
-class Slow(ScriptedEngine):
-    """Registers a request only after some turns and, as allowed, forgets aborts before that."""
-
-    def __init__(self, machine, script, turns):
-        super().__init__(machine, script)
-        self.turns = turns
-        self.known = set()
-
-    async def abort(self, request_ids):
-        await super().abort([name for name in request_ids if name in self.known])
-
-    async def generate(self, request):
-        for _ in range(self.turns):
-            await asyncio.sleep(0)
-        self.known.add(request.id)
-        async for chunk in super().generate(request):
-            yield chunk
-
-
-@pytest.mark.parametrize("turns", [0, 1, 5])
-@pytest.mark.parametrize("cancel_after", [1, 2, 3, 4, 8])
-def test_a_request_aborted_before_the_engine_knew_it_still_ends(turns, cancel_after):
-    engine = Slow(endless(), Script(chunk_tokens=4, block_size=4), turns)
-
-    async def cancel() -> None:
-        scenario = plain(endless(), max_tokens=100_000)
-        task = asyncio.create_task(sample_tree(engine, job_of(scenario)))
-        for _ in range(cancel_after):
-            await asyncio.sleep(0)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, HANG_S)
-
-    asyncio.run(cancel())
-    assert engine.counters.running == 0
-    assert engine.counters.generated_tokens < 200
-
-
 def test_a_budget_met_while_branches_open_does_not_run_them():
     scenario = plain(endless(), max_tokens=100_000, max_total_tokens=14, width=8)
     engine = RecordingEngine(ScriptedEngine(scenario.machine, scenario.script))
@@ -294,28 +200,5 @@ def test_a_failing_abort_does_not_hang_the_tree():
 
 def test_a_prompt_that_leaves_no_room_is_the_callers_error():
     scenario = plain(script=Script(max_model_len=20), max_tokens=18)
-    with pytest.raises(FieldError, match="max_tokens.*1 to 17"):
+    with pytest.raises(FieldError, match=r"max_tokens.*1 to 17"):
         sample(scenario)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_cancelling_while_answers_are_read_ends_the_readers(seed):
-    rng = random.Random(seed)
-
-    class Sleepy:
-        async def read(self, text):
-            await asyncio.get_running_loop().create_future()
-
-    engine = ScriptedEngine(chain("abc"), Script(chunk_tokens=4, block_size=4))
-    texts = Texts(CharDecoder(), Sleepy(), None)
-
-    async def cancel() -> None:
-        task = asyncio.create_task(sample_tree(engine, replace(job_of(plain()), texts=texts)))
-        for _ in range(20 + rng.randrange(20)):
-            await asyncio.sleep(0)
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, 2)
-        assert task.done()
-
-    asyncio.run(cancel())

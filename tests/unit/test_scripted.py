@@ -30,7 +30,7 @@ def tokens(chunks) -> list[int]:
 
 
 def test_a_table_that_is_no_law_is_refused():
-    with pytest.raises(ValueError, match="sum to 0.5"):
+    with pytest.raises(ValueError, match=r"sum to 0\.5"):
         TokenMachine({"s": {1: (0.5, "s")}}, "s")
     with pytest.raises(ValueError, match="unknown state 'x'"):
         TokenMachine({"s": {1: (1.0, "x")}}, "s")

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -27,16 +26,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from treepo.backends import Backend, VllmBackend
 from treepo.batch import default_concurrency, sample_all
 from treepo.commands.sample_config import SampleConfig, add_arguments, parse
+from treepo.decoder import PromptDecoder
 from treepo.engines.base import Engine, Sampling
-from treepo.errors import ConfigError, EngineError
+from treepo.errors import ConfigError, EngineError, TreePOError
+from treepo.processes import end_with_parent, run_contained
 from treepo.prompts import Prompt, read_prompts, token_ids
 from treepo.rollout import Rollout, RolloutWriter, prompt_key
 from treepo.sampler import Job
 from treepo.texts import Texts
 from treepo.tree import Tree
-from treepo_server.decoder import PromptDecoder
 
 __all__ = ["add_arguments", "run"]
+
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +75,46 @@ class _Counts:
 def run(args: Namespace, backend: Backend | None = None) -> int:
     """Samples what has no tree yet; returns 0, or 1 where the engine refused some prompts.
 
-    The last line on stdout is a JSON object with the counts.
+    Without a backend vLLM does it, in a process that this one only watches: vLLM leaves processes
+    behind when it is killed.
 
     Args:
         args: The parsed arguments.
-        backend: Model and engine; by default vLLM with the configured model.
+        backend: Model and engine, to be used in this process.
 
     Raises:
-        TreePOError: The configuration, the prompts, the output or the engine is at fault.
+        TreePOError: The configuration is wrong; with a backend also as `sample` does.
     """
     config = parse(args)
+    if backend is not None:
+        return sample(config, backend)
+    command = [sys.executable, "-P", "-m", "treepo.commands.sample", config.model_dump_json()]
+    outcome = run_contained(command)
+    return _INTERRUPTED if outcome.was_asked else outcome.code
+
+
+def main(argv: Sequence[str]) -> int:
+    """The watched process: samples with vLLM as the configuration, a JSON object, says."""
+    end_with_parent()
+    config = SampleConfig.model_validate_json(argv[0])
+    try:
+        return sample(config, VllmBackend(config.model, config.vllm))
+    except TreePOError as error:
+        _note(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def sample(config: SampleConfig, backend: Backend) -> int:
+    """Samples what has no tree yet; returns 0, or 1 where the engine refused some prompts.
+
+    The last line on stdout is a JSON object with the counts.
+
+    Raises:
+        TreePOError: The prompts, the output, the model or the engine is at fault.
+    """
     prompts = read_prompts(config.prompts, config.limit)
-    backend = backend or VllmBackend(config.model, config.vllm)
     with RolloutWriter(config.output) as writer, _terminable():
         if writer.num_repaired_bytes:
             _note(f"{config.output}: cut off a torn last line ({writer.num_repaired_bytes} bytes)")
@@ -108,11 +138,7 @@ def _note(text: str) -> None:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Makes a termination end like Ctrl-C: trees are closed, and the engine's processes ended."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -208,3 +234,7 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

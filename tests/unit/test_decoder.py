@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treepo_server.decoder import PromptDecoder
+from treepo.decoder import PromptDecoder
 
 
 class Bytes:
