@@ -9,76 +9,24 @@ runs; everything it decides by is passed in or found in the resolved configurati
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from treepo.branching import BranchingPolicy, make_branching
-from treepo.config import TreeConfig
-from treepo.engines.base import Chunk, Engine, PathRequest, Sampling
-from treepo.errors import EngineDeadError, EngineError, FieldError
+from treepo.engines.base import Chunk, Engine, PathRequest
+from treepo.errors import EngineDeadError, EngineError
 from treepo.fallback import FALLBACKS
 from treepo.growth import Branch, Growth, Path, Wave
+from treepo.job import Job, Observer, Silent, check_length, path_request
 from treepo.record import Totals, make_record
-from treepo.reference import DEFAULT_NATS
 from treepo.requests import Answered, Arrived, Closed, Event, Expired, Lost, Requests, see_through
 from treepo.stopping import PathStops, Verdict, hopeless, worst_window
-from treepo.texts import Texts
 from treepo.tree import Finish, Tree, TreeFinish
 from treepo.until import make_until
 
-
-class Observer(Protocol):
-    """Told what happens to a tree's paths, in the order in which it happens."""
-
-    def opened(self, path: Path) -> None:
-        """A path was opened; its request starts now."""
-
-    def extended(self, path: Path, chunk: Chunk, num_kept: int) -> None:
-        """A path grew by the first `num_kept` tokens of `chunk`."""
-
-    def ended(self, path: Path) -> None:
-        """A path has ended; where an answer was looked for, it is known now."""
-
-
-class Silent:
-    """An observer that does nothing."""
-
-    def opened(self, path: Path) -> None:
-        """Do nothing."""
-
-    def extended(self, path: Path, chunk: Chunk, num_kept: int) -> None:
-        """Do nothing."""
-
-    def ended(self, path: Path) -> None:
-        """Do nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One tree to sample.
-
-    Attributes:
-        prompt_token_ids: The prompt.
-        sampling: How tokens are drawn; `max_tokens` is the longest trajectory.
-        config: The caller's settings; they are resolved against the engine.
-        id: Unique name; request ids start with it.
-        texts: Tokenizer and answer reader; None where only tokens matter.
-        observer: Told what happens.
-        entropy_reference: Threshold of `branching: entropy` where the caller gave none, in nats.
-    """
-
-    prompt_token_ids: Sequence[int]
-    sampling: Sampling
-    config: TreeConfig
-    id: str = ""
-    texts: Texts | None = None
-    observer: Observer = field(default_factory=Silent)
-    entropy_reference: float = DEFAULT_NATS
+__all__ = ["Job", "Observer", "Silent", "sample_tree"]
 
 
 async def sample_tree(engine: Engine, job: Job) -> Tree:
@@ -103,7 +51,7 @@ class _Run:
 
     def __init__(self, engine: Engine, job: Job) -> None:
         info = engine.info
-        _check_length(len(job.prompt_token_ids), job.sampling.max_tokens, info.max_model_len)
+        check_length(len(job.prompt_token_ids), job.sampling.max_tokens, info.max_model_len)
         self.job = job
         self.id = job.id or f"tree-{uuid.uuid4().hex[:16]}"
         self.info = info
@@ -174,23 +122,10 @@ class _Run:
         self.totals.max_live_paths = max(self.totals.max_live_paths, live)
 
     def _request(self, path: Path) -> PathRequest:
-        sampling, start = self.job.sampling, path.start
-        budget = min(sampling.max_tokens, self.growth.boundary(self.config.max_depth or 1)) - start
-        if self.config.max_total_tokens is not None:
-            budget = min(budget, self.config.max_total_tokens - self.totals.generated_tokens)
-        prefix = path.parent.prefix(start) if path.parent else []
-        return PathRequest(
-            id=f"{self.id}-{path.id}",
-            tree_id=self.id,
-            token_ids=[*self.growth.prompt_token_ids, *prefix],
-            num_inherited_tokens=start,
-            sampling=replace(
-                sampling,
-                max_tokens=max(budget, 1),
-                min_tokens=min(max(sampling.min_tokens - start, 0), max(budget, 1)),
-                seed=_derive_seed(sampling.seed, path.key),
-            ),
-        )
+        limit, left = self.config.max_total_tokens, None
+        if limit is not None:
+            left = limit - self.totals.generated_tokens
+        return path_request(self.job, self.id, self.growth, path, left)
 
     # events
 
@@ -329,23 +264,3 @@ class _Run:
         return make_record(
             self.id, self.growth, self.totals, self.info, self.finish, tuple(self.notes)
         )
-
-
-def _check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int) -> None:
-    room = max_model_len - num_prompt_tokens
-    if max_tokens < 1 or max_tokens > room:
-        raise FieldError(
-            "max_tokens",
-            max_tokens,
-            f"1 to {max(room, 0)} beside a prompt of {num_prompt_tokens} tokens "
-            f"(the model's length is {max_model_len})",
-            "Shorten the prompt or ask for fewer tokens.",
-        )
-
-
-def _derive_seed(seed: int | None, key: str) -> int | None:
-    """A seed of its own for every path, a function of the tree's seed and the path's place."""
-    if seed is None:
-        return None
-    digest = hashlib.blake2b(f"{seed}{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
