@@ -83,6 +83,7 @@ def path_request(
     budget = min(sampling.max_tokens, growth.boundary(growth.config.max_depth or 1)) - start
     if tokens_left is not None:
         budget = min(budget, tokens_left)
+    budget = max(budget, 1)
     prefix = path.parent.prefix(start) if path.parent else []
     return PathRequest(
         id=f"{tree_id}-{path.id}",
@@ -91,8 +92,8 @@ def path_request(
         num_inherited_tokens=start,
         sampling=replace(
             sampling,
-            max_tokens=max(budget, 1),
-            min_tokens=max(sampling.min_tokens - start, 0),
+            max_tokens=budget,
+            min_tokens=min(max(sampling.min_tokens - start, 0), budget),
             seed=_derive_seed(sampling.seed, path.key),
         ),
     )
