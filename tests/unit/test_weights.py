@@ -20,7 +20,7 @@ from treepo.engines.base import Sampling, Uncertainty
 from treepo.engines.scripted import EOS, Script, ScriptedEngine, TokenMachine
 from treepo.sampler import Job, sample_tree
 from treepo.texts import Texts
-from treepo.tree import Tree
+from treepo.tree import Tree, TreeFinish
 
 NUM_TREES = 20_000
 BATCH = 250
@@ -80,13 +80,15 @@ def grow(
     kind: Uncertainty = Uncertainty.ENTROPY,
     texts: Texts | None = None,
     seed: int = 1,
+    machine: TokenMachine = TWO_SPEEDS,
+    max_tokens: int = MAX_TOKENS,
 ) -> list[Tree]:
     """`num` trees, split evenly over chunk sizes; two tokens a segment, so chunks span several.
 
     The collector rests meanwhile: with some thousand trees in memory it costs a quarter of it all.
     """
     sizes = list(chunks)
-    sampling = Sampling(max_tokens=MAX_TOKENS)
+    sampling = Sampling(max_tokens=max_tokens)
 
     async def run() -> list[Tree]:
         trees: list[Tree] = []
@@ -99,7 +101,7 @@ def grow(
                 uncertainty=kind,
                 seed=seed + size,
             )
-            engine = ScriptedEngine(TWO_SPEEDS, script)
+            engine = ScriptedEngine(machine, script)
             for first in range(0, num // len(sizes), BATCH):
                 jobs = (
                     Job(PROMPT, sampling, config, id=f"{seed}-{size}-{i}", texts=texts)
@@ -167,12 +169,13 @@ def test_the_enumerated_law_is_a_law():
 
 
 @pytest.mark.parametrize("branching", ["even", "low_prob", "high_prob"])
-def test_the_papers_policies_are_unbiased_under_mass(branching):
+def test_the_papers_policies_are_unbiased_under_mass_and_the_plain_mean_is_not(branching):
     config = settings(branching=branching, root_branching=2, branching_temperature=0.5)
     trees = grow(NUM_TREES, config)
-    biases(branching, trees, by_count)
     assert all(tree.weights_exact for tree in trees)
     assert_unbiased(branching, trees)
+    bias, error = biases(branching, trees, by_count)["at most 3 tokens"]
+    assert bias < -LIMIT * error
 
 
 @pytest.mark.parametrize(
@@ -203,20 +206,21 @@ def test_entropy_is_unbiased_under_mass_at_every_threshold_and_factor(kind, rule
     assert_unbiased(f"entropy by {kind}", trees)
 
 
-def test_the_plain_mean_over_leaves_is_biased_towards_long_paths():
-    trees = grow(4000, settings(root_branching=1))
-    bias, error = biases("even, one root", trees, by_count)["at most 3 tokens"]
-    assert bias < -LIMIT * error
-
-
 def test_late_leaves_bias_a_tree_and_the_prospective_ones_do_not():
     trees = grow(6000, settings(fallback="random", root_branching=1))
-    biases("fallback random", trees, by_weight)
     biases("fallback random", trees, by_count)
-    whole = [tree for tree in trees if tree.weights_exact]
-    biases("fallback random, trees without a late leaf", whole, by_weight)
-    assert 0 < len(whole) < len(trees)
+    bias, error = biases("fallback random", trees, by_weight)["at most 3 tokens"]
+    assert bias < -LIMIT * error
     assert_unbiased("fallback random", trees, by_mass)
+
+
+def test_trees_that_happened_to_need_no_fallback_are_a_biased_selection():
+    trees = grow(1000, settings(fallback="random", root_branching=1))
+    whole = [tree for tree in trees if not any(node.is_late for node in tree.nodes)]
+    assert 0 < len(whole) < len(trees)
+    label = "fallback random, trees without a late leaf"
+    bias, error = biases(label, whole, by_weight)["at most 3 tokens"]
+    assert bias < -LIMIT * error
 
 
 class StateReader:
@@ -232,17 +236,33 @@ def test_waves_stopped_on_agreement_are_biased_and_do_not_claim_otherwise():
     texts = Texts(CharDecoder(), StateReader())
     config = settings(width=8, start=2, until="settled", root_branching=2)
     trees = grow(4000, config, texts=texts)
-    biases("waves until settled", trees, by_weight)
-    settled = [tree for tree in trees if tree.finish == "settled"]
+    bias, error = biases("waves until settled", trees, by_weight)["ends in a"]
+    assert bias > LIMIT * error
+    settled = [tree for tree in trees if tree.finish is TreeFinish.SETTLED]
     assert settled
     assert not any(tree.weights_exact for tree in settled)
 
 
+def test_waves_that_are_all_opened_are_unbiased():
+    assert_unbiased("waves", grow(2000, settings(width=8, start=2, root_branching=2)))
+
+
 def test_pruning_is_biased_and_does_not_claim_otherwise():
-    config = settings(prune="confidence", prune_window=8, prune_warmup=1, prune_quantile=0.5)
-    trees = grow(4000, config, chunks=(1, 2))
-    biases("prune by confidence", trees, by_weight)
-    assert any(tree.stats.prunes for tree in trees)
+    # Half the paths are calm and half are wild; the wild ones are given up once a calm one ended.
+    wild = dict.fromkeys(range(4, 12), (0.12, "wild")) | {EOS: (0.04, "wild")}
+    machine = TokenMachine(
+        {
+            "start": {1: (0.5, "calm"), 2: (0.5, "wild")},
+            "calm": {3: (0.8, "calm"), EOS: (0.2, "calm")},
+            "wild": wild,
+        },
+        "start",
+    )
+    config = settings(prune="confidence", prune_window=8, prune_warmup=1, root_branching=4)
+    trees = grow(1000, config, machine=machine, max_tokens=30)
+    mean, error = estimate(trees, by_weight)["starts with 1"]
+    print(f"prune by confidence: starts with 1 {mean - 0.5:+.4f} +- {error:.4f}")
+    assert mean - 0.5 > LIMIT * error
     assert not any(tree.weights_exact for tree in trees if tree.stats.prunes)
 
 
@@ -258,7 +278,7 @@ def test_pruning_is_biased_and_does_not_claim_otherwise():
 )
 def test_pooled_next_tokens_follow_the_law_each_token_counted_once(changes):
     counts: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for tree in grow(2000, settings(**changes), chunks=(2, 3)):
+    for tree in grow(1500, settings(**changes), chunks=(2, 3, 4)):
         states = {None: TWO_SPEEDS.start}
         for node in tree.nodes:
             state = states[node.parent]
