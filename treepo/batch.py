@@ -34,8 +34,8 @@ async def sample_all(engine: Engine, jobs: Iterable[Job], concurrency: int, done
     free = asyncio.Semaphore(concurrency)
     try:
         async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                await free.acquire()
+            waiting = iter(jobs)
+            while await free.acquire() and (job := next(waiting, None)) is not None:
                 task = group.create_task(_sample(engine, job, done))
                 task.add_done_callback(lambda _: free.release())
     except ExceptionGroup as errors:

@@ -141,7 +141,7 @@ class TreeConfig(BaseModel):
     max_total_tokens: int | None = _option(
         None,
         "an integer of at least 1, or null",
-        "tokens the whole tree may generate",
+        "tokens the whole tree may generate; paths that run then may add a few chunks",
         ge=1,
     )
     deadline_ms: int | None = _option(

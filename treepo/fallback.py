@@ -22,7 +22,8 @@ FallbackPolicy = Callable[[Growth, Wave, random.Random], Iterator[Branch]]
 def _sources(wave: Wave) -> list[Path]:
     """Finished paths that ended well: at an answer, the end of sequence or a stop."""
     good = (Finish.ANSWER, Finish.EOS, Finish.STOP)
-    return [path for path in wave.paths if path.finish in good]
+    # By place, not by the order in which they were opened: that depends on the engine's timing.
+    return sorted((p for p in wave.paths if p.finish in good), key=lambda path: path.key)
 
 
 def _boundaries(growth: Growth, path: Path) -> list[int]:

@@ -60,7 +60,7 @@ def make_record(
         nodes=tuple(nodes),
         trajectories=trajectories,
         finish=finish or TreeFinish.COMPLETE,
-        weights_exact=_is_exact(growth, finish),
+        weights_exact=_is_exact(growth),
         uncertainty_kind=info.uncertainty.value,
         weight_version=info.weight_version,
         settings=growth.config.model_dump(mode="json"),
@@ -81,11 +81,21 @@ def _trajectory(path: Path, leaf: int, weight: float) -> Trajectory:
     )
 
 
-def _is_exact(growth: Growth, finish: TreeFinish | None) -> bool:
-    """Every path was opened prospectively and ended by itself, and every wave was opened."""
-    is_whole = sum(wave.width for wave in growth.waves) >= growth.config.width
-    has_all = all(path.is_trajectory for path in growth.paths)
-    return finish is None and is_whole and has_all and not growth.has_late
+def _is_exact(growth: Growth) -> bool:
+    """Whether trees with these settings are exact, and nothing of this one was lost.
+
+    It must not depend on how the tree happened to turn out: trees that could have fallen back,
+    stopped early or been pruned, and did not, are a biased selection.
+    """
+    config = growth.config
+    may_depend = (
+        config.fallback != "none"
+        or config.until != "complete"
+        or config.prune != "none"
+        or config.max_total_tokens is not None
+        or config.deadline_ms is not None
+    )
+    return not may_depend and all(path.is_trajectory for path in growth.paths)
 
 
 def _stats(growth: Growth, leaves: list[Path], totals: Totals) -> TreeStats:

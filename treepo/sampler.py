@@ -89,6 +89,9 @@ class _Run:
 
     def refill(self) -> bool:
         """Open more paths where trajectories are missing; whether anything was opened."""
+        limit = self.config.max_total_tokens
+        if limit is not None and self.totals.generated_tokens >= limit:
+            self.finish = self.finish or TreeFinish.MAX_TOTAL_TOKENS
         if self.finish is not None:
             return False
         wave = self.growth.waves[-1]

@@ -58,7 +58,7 @@ class Node:
         uncertainty: Entropy or surprisal of each position, in nats; or empty.
         mass: Share of the prompt's unit of probability mass that flows through it.
         is_late: Whether it was opened with knowledge of tokens behind its branch point.
-        finish: Why the path ended, on leaves only.
+        finish: Why the path ended, on the last node of each path.
     """
 
     id: int
@@ -148,7 +148,8 @@ class Tree:
         nodes: All segments, also those of pruned and unfinished paths; parents first.
         trajectories: Complete leaves, in the order of their node ids.
         finish: Why the tree ended.
-        weights_exact: Whether the weighted mean over trajectories is unbiased.
+        weights_exact: Whether the weighted mean over trajectories is unbiased, over all trees of
+            these settings: no fallback, early stop, prune or limit was allowed, and no path lost.
         uncertainty_kind: `entropy`, `surprisal` or `none`: what `Node.uncertainty` holds.
         weight_version: The engine's weights at the start, so that no tree mixes versions.
         settings: The resolved configuration the tree was sampled with.

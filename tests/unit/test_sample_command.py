@@ -18,6 +18,7 @@ from treepo.commands.sample_config import SampleConfig, parse
 from treepo.engines.base import PathRequest
 from treepo.engines.scripted import Script, ScriptedEngine
 from treepo.errors import ConfigError, EngineDeadError, EngineError, FieldError, RolloutFileError
+from treepo.reference import DEFAULT_NATS
 from treepo.rollout import Rollout, read
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz<>"
@@ -199,6 +200,19 @@ def test_a_torn_last_line_is_cut_off_and_its_prompt_sampled_again(session: Sessi
     assert "cut off a torn last line" in session.stderr
     assert (counts["trees"], counts["skipped"]) == (1, 1)
     assert len(session.records()) == 2
+
+
+def test_unseeded_trees_learn_what_entropy_is_usual_and_seeded_ones_do_not(
+    session: Session,
+) -> None:
+    session.put(*({"prompt": "x"} for _ in range(40)))
+    session.sample("--concurrency", "1")
+    thresholds = [r.tree.settings["entropy_threshold"] for r in session.records()]
+    assert thresholds[0] == DEFAULT_NATS
+    assert DEFAULT_NATS < thresholds[1] < thresholds[-1] < 1.5
+    session.output.unlink()
+    session.sample("--concurrency", "1", "--seed", "1")
+    assert {r.tree.settings["entropy_threshold"] for r in session.records()} == {DEFAULT_NATS}
 
 
 def test_concurrency_bounds_the_trees_that_run(session: Session) -> None:

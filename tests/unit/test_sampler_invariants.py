@@ -36,8 +36,8 @@ def test_a_tree_comes_out_whole_and_every_law_holds(branching, fallback, data):
     assert sampled.inner.counters.cached_tokens == tree.stats.cached_tokens
     if fallback != "none":
         assert len(tree.trajectories) == sampled.scenario.config.width
-    assert tree.weights_exact == (not any(p.is_late for p in sampled.watch.paths))
-    assert tree.weights_exact or fallback != "none"
+    assert tree.weights_exact == (fallback == "none")
+    assert not (tree.weights_exact and any(p.is_late for p in sampled.watch.paths))
 
 
 @policies

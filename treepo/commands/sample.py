@@ -17,7 +17,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +31,7 @@ from treepo.engines.base import Engine, Sampling
 from treepo.errors import ConfigError, EngineError, TreePOError
 from treepo.processes import end_with_parent, run_contained
 from treepo.prompts import Prompt, read_prompts, token_ids
+from treepo.reference import EntropyReference
 from treepo.rollout import Rollout, RolloutWriter, prompt_key
 from treepo.sampler import Job
 from treepo.texts import Texts
@@ -176,6 +177,7 @@ class _Work:
     tokenizer: Any
     writer: RolloutWriter
     counts: _Counts
+    reference: EntropyReference = field(default_factory=EntropyReference)
 
     async def sample(self, engine: Engine, todos: Sequence[_Todo]) -> None:
         """Sample a tree for each and write it; raises as `sample_all` does."""
@@ -198,13 +200,15 @@ class _Work:
 
     def _job(self, id_: str, todo: _Todo) -> Job:
         config = self.config
+        seed = _seed(config.seed, todo.key)
         decoder = PromptDecoder(self.tokenizer, todo.token_ids, skip_special_tokens=True)
         return Job(
             prompt_token_ids=todo.token_ids,
-            sampling=Sampling(**config.sampling | {"seed": _seed(config.seed, todo.key)}),
+            sampling=Sampling(**config.sampling | {"seed": seed}),
             config=config.tree,
             id=id_,
             texts=Texts.from_config(decoder, config.tree),
+            entropy_reference=self.reference.value(seed),
         )
 
     def _take(self, todo: _Todo, result: Tree | EngineError) -> None:
@@ -215,6 +219,7 @@ class _Work:
         record = Rollout(todo.key, result, todo.prompt.columns, origin=self.config.origin)
         self.writer.append(record)
         self.counts.add(result)
+        self.reference.observe(result)
 
 
 def _seed(seed: int | None, key: str) -> int | None:
