@@ -33,7 +33,7 @@ check: setup ## formatting, lint, types, layers and the gates
 	$(BIN)/mypy -p tools
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tools.gates
-	$(BIN)/python -m pytest --quiet --durations=0 tests/unit/test_light_imports.py
+	$(BIN)/python -m pytest --quiet --durations=0 tests/unit/commands/test_light_imports.py
 
 fmt: setup ## formats, and repairs what lint can
 	$(BIN)/ruff check --fix .

@@ -22,14 +22,14 @@ from statistics import median
 from typing import Any
 
 from bench.results import make_result, write_result
-from treepo.batch import sample_all
-from treepo.collector import calm_collector
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, EngineInfo, PathRequest, Sampling
 from treepo.engines.scripted import Script, ScriptedEngine, TokenMachine
 from treepo.errors import EngineError
+from treepo.growth.texts import Texts
+from treepo.local.collector import calm_collector
+from treepo.rollout.batch import sample_all
 from treepo.sampler import Job
-from treepo.texts import Texts
 from treepo.tree import Tree
 
 TARGET_TOKENS_PER_SECOND = 200_000

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.results import make_result, write_result
-from treepo.backends import VllmBackend
+from treepo.local.backends import VllmBackend
 
 TARGET_RATIO = 0.95
 SEED = 11

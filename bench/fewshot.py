@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from bench.results import make_result, write_result
-from treepo.backends import VllmBackend
 from treepo.config import TreeConfig
 from treepo.engines.base import Engine, Sampling
-from treepo.evidence import Sharing, effective_samples
-from treepo.reference import EntropyReference
+from treepo.growth.reference import EntropyReference
+from treepo.growth.texts import Texts
+from treepo.local.backends import VllmBackend
 from treepo.sampler import Job, sample_tree
-from treepo.texts import Texts
 from treepo.tree import Tree
-from treepo.voting import choose
+from treepo.votes.evidence import Sharing, effective_samples
+from treepo.votes.voting import choose
 
 SHOTS = """Add the numbers from left to right.
 Q: 4 + 3 + 2

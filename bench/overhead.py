@@ -22,13 +22,13 @@ from statistics import median
 from typing import Any
 
 from bench.results import make_result, write_result
-from treepo.backends import VllmBackend
 from treepo.config import TreeConfig
-from treepo.decoder import PromptDecoder
-from treepo.embedded import MODEL_NAME
 from treepo.engines.base import Engine, Sampling
+from treepo.growth.decoder import PromptDecoder
+from treepo.growth.texts import Texts
+from treepo.local.backends import VllmBackend
+from treepo.local.embedded import MODEL_NAME
 from treepo.sampler import Job, sample_tree
-from treepo.texts import Texts
 
 TARGET_RATIO = 0.97
 TREE = TreeConfig(width=1, branching_factor=1, root_branching=1)

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from bench.results import make_result, write_result
-from treepo.answers import Answer
+from treepo.answers.reader import Answer
 from treepo.config import TreeConfig
 from treepo.engines.base import Sampling
 from treepo.engines.scripted import ScriptedEngine, TokenMachine
-from treepo.evidence import Sharing, effective_samples
+from treepo.growth.texts import Texts
 from treepo.sampler import Job, sample_tree
-from treepo.texts import Texts
 from treepo.tree import Tree
+from treepo.votes.evidence import Sharing, effective_samples
 
 LETTERS = ".-abcdxy"  # the text of tokens 0 to 7; answers are made of a, b, c and d
 LENGTH = 240

@@ -1,8 +1,8 @@
 """Runs a command, keeps its exit code, and ends whatever it left behind.
 
 `.ci/run` calls it as `python -m tools.contained COMMAND`, since CI must leave no process on the
-machine. It runs before anything is installed, so it loads `treepo/processes.py` as a file; what a
-leftover means is for the reader of the log.
+machine. It runs before anything is installed, so it loads `treepo/local/processes.py` as a file;
+what a leftover means is for the reader of the log.
 """
 
 from __future__ import annotations

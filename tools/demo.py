@@ -24,7 +24,7 @@ from openai import OpenAI, OpenAIError
 from rich.console import Console
 
 from treepo.drawing import draw
-from treepo.processes import end_with_parent
+from treepo.local.processes import end_with_parent
 
 SERVE = [sys.executable, "-m", "treepo.cli", "serve"]
 QUESTION = "Explain in four sentences why a year has 365 days. End with the number of days."
@@ -172,7 +172,7 @@ def _is_healthy(url: str) -> bool:
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
-    """Asks once; a second time means at once (`treepo.processes`)."""
+    """Asks once; a second time means at once (`treepo.local.processes`)."""
     for _ in range(2):
         server.terminate()
         try:

@@ -14,17 +14,26 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 
-from treepo.branching import BranchingPolicy, make_branching
 from treepo.engines.base import Chunk, Engine, PathRequest
 from treepo.errors import EngineDeadError, EngineError
-from treepo.fallback import FALLBACKS
-from treepo.growth import Branch, Growth, Path, Wave
-from treepo.job import Job, Observer, Silent, check_length, path_request
-from treepo.record import Totals, make_record
-from treepo.requests import Answered, Arrived, Closed, Event, Expired, Lost, Requests, see_through
-from treepo.stopping import PathStops, Verdict, hopeless, worst_window
+from treepo.growth.job import Job, Observer, Silent, check_length, path_request
+from treepo.growth.record import Totals, make_record
+from treepo.growth.requests import (
+    Answered,
+    Arrived,
+    Closed,
+    Event,
+    Expired,
+    Lost,
+    Requests,
+    see_through,
+)
+from treepo.growth.state import Branch, Growth, Path, Wave
+from treepo.policies.branching import BranchingPolicy, make_branching
+from treepo.policies.fallback import FALLBACKS
+from treepo.policies.stopping import PathStops, Verdict, hopeless, worst_window
+from treepo.policies.until import make_until
 from treepo.tree import Finish, Tree, TreeFinish
-from treepo.until import make_until
 
 __all__ = ["Job", "Observer", "Silent", "sample_tree"]
 

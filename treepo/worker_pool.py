@@ -39,7 +39,7 @@ class Worker:
         # The child sees the modules that this process sees, and not what lies in its folder.
         path = os.pathsep.join(entry for entry in sys.path if entry)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "treepo.answer_worker"],
+            [sys.executable, "-P", "-m", "treepo.answers.worker"],
             env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

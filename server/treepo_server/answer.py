@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from treepo.growth import Path
+from treepo.growth.state import Path
 from treepo.tree import Tree
 from treepo_server import wire
 from treepo_server.choices import Choice, Outcome

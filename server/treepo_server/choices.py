@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from treepo.config import Vote
-from treepo.evidence import Sharing, effective_samples
-from treepo.growth import Path
+from treepo.growth.state import Path
 from treepo.tree import Finish, Trajectory, Tree
-from treepo.voting import Winner, ballot_weights, ballots_of, choose
+from treepo.votes.evidence import Sharing, effective_samples
+from treepo.votes.voting import Winner, ballot_weights, ballots_of, choose
 from treepo_server.journal import Journal
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from treepo.engines.base import Chunk, Sampling
-from treepo.growth import Path
+from treepo.growth.state import Path
 from treepo.tree import Finish
 
 _ALL = slice(None)

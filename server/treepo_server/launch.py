@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
-from treepo.embedded import MODEL_NAME, prepare
 from treepo.engines.vllm_settings import (
     CPU_DEFAULTS,
     cpu_defaults,
@@ -23,7 +22,8 @@ from treepo.engines.vllm_settings import (
     with_entropies,
 )
 from treepo.errors import ConfigError, TreePOError
-from treepo.processes import end_with_parent
+from treepo.local.embedded import MODEL_NAME, prepare
+from treepo.local.processes import end_with_parent
 from treepo_server.plugins import ENDPOINT_GROUP, PLUGIN, plugin_names
 
 HELP = """Serves a model over the OpenAI API, with tree search for requests that carry a `tree`.

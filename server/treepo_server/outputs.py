@@ -12,7 +12,7 @@ from typing import Any
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.tokenizers.detokenizer_utils import convert_ids_list_to_tokens
 
-from treepo.decoder import PromptDecoder
+from treepo.growth.decoder import PromptDecoder
 from treepo_server.replay import Piece
 
 

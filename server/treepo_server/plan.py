@@ -12,13 +12,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from treepo.answers import AnswerReader, AnswerWatch
+from treepo.answers.reader import AnswerReader, AnswerWatch
 from treepo.config import TreeConfig
-from treepo.decoder import PromptDecoder
 from treepo.engines.base import Sampling
 from treepo.errors import FieldError
+from treepo.growth.decoder import PromptDecoder
+from treepo.growth.texts import Texts
 from treepo.sampler import Job
-from treepo.texts import Texts
 from treepo_server.journal import Journal
 from treepo_server.request import GRAMMAR_NOTE, TreeRequest, independent
 

@@ -15,7 +15,7 @@ from typing import Any
 from vllm.exceptions import GracefulHTTPError
 
 from treepo.errors import TreePOError
-from treepo.growth import Path
+from treepo.growth.state import Path
 from treepo.tree import Tree
 from treepo_server.answer import TreeAnswer
 from treepo_server.choices import Choice

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from treepo.growth import Path
+from treepo.growth.state import Path
 from treepo_server.choices import finish_reason
 from treepo_server.journal import Journal, Mark
 

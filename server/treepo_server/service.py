@@ -14,7 +14,7 @@ from treepo.engines.base import Engine
 from treepo.engines.entropy_source import EntropyLink
 from treepo.engines.vllm import VllmEngine
 from treepo.errors import FieldError
-from treepo.reference import EntropyReference
+from treepo.growth.reference import EntropyReference
 from treepo.sampler import sample_tree
 from treepo.tree import Tree
 from treepo_server.limits import Limits

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from treepo.config import TreeConfig
-from treepo.decoder import PromptDecoder
+from treepo.growth.decoder import PromptDecoder
 from treepo.tree import Finish, Node, Trajectory, Tree
 from treepo_server.choices import Choice, Outcome
 from treepo_server.journal import Journal

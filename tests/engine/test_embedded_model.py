@@ -2,8 +2,8 @@
 
 import pytest
 
-from treepo.embedded import find_weights, prepare
 from treepo.errors import ConfigError
+from treepo.local.embedded import find_weights, prepare
 
 
 @pytest.fixture(scope="module")

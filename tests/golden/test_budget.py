@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from treepo.branching import branching_budget, largest_remainder, softmax
+from treepo.policies.branching import branching_budget, largest_remainder, softmax
 
 
 @pytest.mark.parametrize(

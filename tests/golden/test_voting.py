@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from treepo.answers import AnswerReader
-from treepo.evidence import Sharing, confidence, effective_samples, effective_votes, kish
-from treepo.settled import Outstanding, is_settled
+from treepo.answers.reader import AnswerReader
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
-from treepo.voting import Ballot, choose, leaf_weights, tally
+from treepo.votes.evidence import Sharing, confidence, effective_samples, effective_votes, kish
+from treepo.votes.settled import Outstanding, is_settled
+from treepo.votes.voting import Ballot, choose, leaf_weights, tally
 
 
 @pytest.mark.parametrize(

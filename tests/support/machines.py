@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from treepo.engines.scripted import EOS, TokenMachine
-from treepo.texts import Texts
+from treepo.growth.texts import Texts
 
 
 @dataclass(frozen=True)
 class ToyAnswer:
-    """What `treepo.answers.Answer` carries, as far as the sampler looks at it."""
+    """What `treepo.answers.reader.Answer` carries, as far as the sampler looks at it."""
 
     key: str
     text: str

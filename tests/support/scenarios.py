@@ -15,7 +15,7 @@ from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, PathRequest, Sampling, Uncertainty
 from treepo.engines.scripted import EOS, Script, ScriptedEngine, TokenMachine
 from treepo.errors import EngineError
-from treepo.growth import Path
+from treepo.growth.state import Path
 from treepo.sampler import Job, sample_tree
 from treepo.tree import Tree, TreeStats
 

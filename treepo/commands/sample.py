@@ -23,18 +23,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from treepo.backends import Backend, VllmBackend
-from treepo.batch import default_concurrency, sample_all
 from treepo.commands.sample_config import SampleConfig, add_arguments, parse
-from treepo.decoder import PromptDecoder
 from treepo.engines.base import Engine, Sampling
 from treepo.errors import ConfigError, EngineError, TreePOError
-from treepo.processes import end_with_parent, run_contained
-from treepo.prompts import Prompt, read_prompts, token_ids
-from treepo.reference import EntropyReference
-from treepo.rollout import Rollout, RolloutWriter, prompt_key
+from treepo.growth.decoder import PromptDecoder
+from treepo.growth.reference import EntropyReference
+from treepo.growth.texts import Texts
+from treepo.local.backends import Backend, VllmBackend
+from treepo.local.processes import end_with_parent, run_contained
+from treepo.rollout.batch import default_concurrency, sample_all
+from treepo.rollout.files import Rollout, RolloutWriter, prompt_key
+from treepo.rollout.prompts import Prompt, read_prompts, token_ids
 from treepo.sampler import Job
-from treepo.texts import Texts
 from treepo.tree import Tree
 
 __all__ = ["add_arguments", "run"]

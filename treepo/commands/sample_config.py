@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from treepo.answers import parse_rule
+from treepo.answers.reader import parse_rule
 from treepo.config import TreeConfig, parse_tree_config
-from treepo.embedded import MODEL_NAME
 from treepo.errors import ConfigError
+from treepo.local.embedded import MODEL_NAME
 
 
 class SampleConfig(BaseModel):

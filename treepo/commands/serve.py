@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from treepo.processes import Outcome, run_contained
+from treepo.local.processes import Outcome, run_contained
 from treepo_server.versions import check_vllm
 
 

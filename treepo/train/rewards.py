@@ -23,8 +23,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any, cast
 
+from treepo.answers.extraction import last_boxed
 from treepo.errors import ConfigError
-from treepo.extraction import last_boxed
 
 Messages = list[dict[str, Any]]
 Completion = str | Messages

@@ -13,7 +13,7 @@ from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, Sampling
 from treepo.engines.scripted import Script
 from treepo.errors import EngineError
-from treepo.growth import Path
+from treepo.growth.state import Path
 from treepo.sampler import sample_tree
 from treepo.tree import Finish, Tree
 from treepo_server.choices import Outcome, finish_reason

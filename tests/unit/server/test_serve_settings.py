@@ -8,7 +8,7 @@ import pytest
 from treepo.commands import serve
 from treepo.engines.vllm_settings import CPU_CACHE_BYTES, CPU_DEFAULTS
 from treepo.errors import UnsupportedError
-from treepo.processes import Outcome
+from treepo.local.processes import Outcome
 from treepo_server import launch, versions
 from treepo_server.plugins import plugin_names
 

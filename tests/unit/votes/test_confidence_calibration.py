@@ -1,0 +1,103 @@
+"""The stated confidence is calibrated on leaves that share beginnings.
+
+A problem has a share p of the answer `yes`, drawn from Beta(alpha, alpha). Its tree has sixteen
+leaves; some tokens of each segment are fair coins (ln 2 nats each), the others are certain. A leaf
+answers `yes` when the balance of the coins on its path, scaled to unit variance, lies below the
+p-quantile: leaves agree as far as they share coins. The prior is fitted on one half of the
+problems, the table is made on the other, in bins of equal size by stated confidence.
+"""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
+from treepo.votes.evidence import Sharing, confidence, effective_samples, effective_votes, fit_alpha
+
+NUM_LEAVES, NUM_SEGMENTS = 16, 6
+NUM_SHAPES, PROBLEMS_PER_SHAPE = 60, 800
+NUM_BINS = 12
+COUNTS = {
+    "leaves": lambda sharing: float(NUM_LEAVES),
+    "effective_samples": effective_samples,
+    "effective_votes": effective_votes,
+}
+_GRID = np.linspace(1e-6, 1 - 1e-6, 20001)
+_QUANTILES = np.array([NormalDist().inv_cdf(p) for p in _GRID])
+
+
+def random_tree(rng):
+    """One to four roots, random forks, zero to five coins among the 32 tokens of a segment."""
+    nodes, live = [], [None] * int(rng.integers(1, 5))
+    for depth in range(NUM_SEGMENTS):
+        tips = []
+        for parent in live:
+            coins = int(rng.integers(0, 6)) + (depth == 0)
+            entropies = (math.log(2),) * coins + (0.0,) * (32 - coins)
+            tokens = tuple(range(32))
+            nodes.append(Node(len(nodes), parent, 0, 32 * depth, tokens, uncertainty=entropies))
+            tips.append(nodes[-1].id)
+        live = tips
+        is_last_fork = depth == NUM_SEGMENTS - 2
+        while depth < NUM_SEGMENTS - 1 and len(live) < NUM_LEAVES:
+            if not is_last_fork and rng.random() < 0.25:
+                break
+            live.append(live[int(rng.integers(len(live)))])
+    leaves = tuple(Trajectory(leaf, Finish.EOS, 1 / NUM_LEAVES) for leaf in live)
+    return Tree("t", (), tuple(nodes), leaves, TreeFinish.COMPLETE, True, "entropy")
+
+
+def votes_of(tree, alpha, rng):
+    """Votes for `yes` in many problems with this tree's shape, and each problem's p."""
+    coins = np.array([sum(value > 0 for value in node.uncertainty) for node in tree.nodes])
+    on_path = np.zeros((len(coins), NUM_LEAVES))
+    for node, leaves in enumerate(tree.leaves_through()):
+        on_path[node, leaves] = 1
+    shares = rng.beta(alpha, alpha, PROBLEMS_PER_SHAPE)
+    heads = rng.binomial(coins, 0.5, size=(PROBLEMS_PER_SHAPE, len(coins)))
+    # A leaf's own uniform noise of variance 1/3 fills the gaps between the balances.
+    balance = (2 * heads - coins) @ on_path + rng.uniform(-1, 1, (PROBLEMS_PER_SHAPE, NUM_LEAVES))
+    unit = balance / np.sqrt(coins @ on_path + 1 / 3)
+    return (unit < np.interp(shares, _GRID, _QUANTILES)[:, None]).sum(1), shares
+
+
+def population(alpha, rng):
+    """Per problem: the leader's share, whether it is the mode, and the tree's effective numbers."""
+    rows = []
+    for _ in range(NUM_SHAPES):
+        tree = random_tree(rng)
+        numbers = [count(Sharing.of(tree)) for count in COUNTS.values()]
+        votes, shares = votes_of(tree, alpha, rng)
+        is_tie = 2 * votes == NUM_LEAVES
+        is_yes = np.where(is_tie, rng.random(len(votes)) < 0.5, 2 * votes > NUM_LEAVES)
+        lead = np.maximum(votes, NUM_LEAVES - votes) / NUM_LEAVES
+        is_mode = is_yes == (shares > 0.5)
+        rows += [(own, right, *numbers) for own, right in zip(lead, is_mode, strict=True)]
+    return rng.permutation(np.array(rows))
+
+
+def calibration(rows, column):
+    """The fitted prior, and per bin its size, mean stated confidence and frequency of truth."""
+    fit, test = np.array_split(rows, 2)
+    alpha = fit_alpha((n * lead, n * (1 - lead)) for lead, n in fit[:, (0, column)].tolist())
+    pairs, where = np.unique(test[:, (0, column)], axis=0, return_inverse=True)
+    stated = np.array([confidence((lead, 1 - lead), n, alpha) for lead, n in pairs])[where.ravel()]
+    bins = np.array_split(np.argsort(stated, kind="stable"), NUM_BINS)
+    return alpha, [(len(b), stated[b].mean(), test[b, 1].mean()) for b in bins]
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 6.0])
+def test_confidence_on_effective_votes_is_calibrated_and_on_leaves_it_is_not(alpha):
+    rows = population(alpha, np.random.default_rng(11))
+    errors = {}
+    for column, name in enumerate(COUNTS, start=2):
+        fitted, table = calibration(rows, column)
+        errors[name] = max(abs(stated - true) for _, stated, true in table)
+        print(f"\ntrue alpha {alpha}, {name}: fitted {fitted:.2f}, error {errors[name]:.3f}")
+        for size, stated, true in table:
+            print(f"{size:6d} problems  stated {stated:.3f}  true {true:.3f}")
+        assert min(size for size, _, _ in table) >= 1000
+    assert errors["effective_votes"] <= 0.05
+    assert errors["effective_votes"] < errors["effective_samples"] < errors["leaves"]

@@ -1,0 +1,124 @@
+"""What a tree is asked for: its `Job`, who is told about it, and what each path asks the engine.
+
+It starts nothing; `sampler.py` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from treepo.config import TreeConfig
+from treepo.engines.base import Chunk, PathRequest, Sampling
+from treepo.errors import FieldError
+from treepo.growth.reference import DEFAULT_NATS
+from treepo.growth.state import Growth, Path
+from treepo.growth.texts import Texts
+
+
+class Observer(Protocol):
+    """Told what happens to a tree's paths, in the order in which it happens."""
+
+    def opened(self, path: Path) -> None:
+        """A path was opened; its request starts now."""
+
+    def extended(self, path: Path, chunk: Chunk, num_kept: int) -> None:
+        """A path grew by the first `num_kept` tokens of `chunk`."""
+
+    def ended(self, path: Path) -> None:
+        """A path has ended; where an answer was looked for, it is known now."""
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def opened(self, path: Path) -> None:
+        """Do nothing."""
+
+    def extended(self, path: Path, chunk: Chunk, num_kept: int) -> None:
+        """Do nothing."""
+
+    def ended(self, path: Path) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One tree to sample.
+
+    Attributes:
+        prompt_token_ids: The prompt.
+        sampling: How tokens are drawn; `max_tokens` is the longest trajectory.
+        config: The caller's settings; they are resolved against the engine.
+        id: Unique name; request ids start with it.
+        texts: Tokenizer and answer reader; None where only tokens matter.
+        observer: Told what happens.
+        entropy_reference: Threshold of `branching: entropy` where the caller gave none, in nats.
+    """
+
+    prompt_token_ids: Sequence[int]
+    sampling: Sampling
+    config: TreeConfig
+    id: str = ""
+    texts: Texts | None = None
+    observer: Observer = field(default_factory=Silent)
+    entropy_reference: float = DEFAULT_NATS
+
+
+def path_request(
+    job: Job, tree_id: str, growth: Growth, path: Path, tokens_left: int | None
+) -> PathRequest:
+    """What a path asks the engine: its prefix, and what is left of its lengths.
+
+    Args:
+        job: The tree's job.
+        tree_id: The tree's name.
+        growth: The tree so far.
+        path: A path that was opened and has not run yet.
+        tokens_left: What is left of the whole tree's token budget, None for no limit.
+    """
+    sampling, start = job.sampling, path.start
+    budget = min(sampling.max_tokens, growth.boundary(growth.config.max_depth or 1)) - start
+    if tokens_left is not None:
+        budget = min(budget, tokens_left)
+    budget = max(budget, 1)
+    prefix = path.parent.prefix(start) if path.parent else []
+    return PathRequest(
+        id=f"{tree_id}-{path.id}",
+        tree_id=tree_id,
+        token_ids=[*growth.prompt_token_ids, *prefix],
+        num_inherited_tokens=start,
+        sampling=replace(
+            sampling,
+            max_tokens=budget,
+            min_tokens=min(max(sampling.min_tokens - start, 0), budget),
+            seed=_derive_seed(sampling.seed, path.key),
+        ),
+    )
+
+
+def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int) -> None:
+    """See that prompt and completion fit the model.
+
+    Raises:
+        FieldError: They do not.
+    """
+    room = max_model_len - num_prompt_tokens
+    if max_tokens < 1 or max_tokens > room:
+        raise FieldError(
+            "max_tokens",
+            max_tokens,
+            f"1 to {max(room, 0)} beside a prompt of {num_prompt_tokens} tokens "
+            f"(the model's length is {max_model_len})",
+            "Shorten the prompt or ask for fewer tokens.",
+        )
+
+
+def _derive_seed(seed: int | None, key: str) -> int | None:
+    """A seed of its own for every path, a function of the tree's seed and the path's place."""
+    if seed is None:
+        return None
+    digest = hashlib.blake2b(f"{seed}{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1

@@ -1,0 +1,1 @@
+"""From answers to a winner, and what correlated votes are worth."""
