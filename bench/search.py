@@ -124,6 +124,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "entropy, settled": {"until": "settled"},
     "entropy, start 4, settled": {"until": "settled", "start": 4},
     "entropy, start 4, until 0.95": {"until": 0.95, "start": 4},
+    "entropy, root 4, start 4, settled": {"until": "settled", "start": 4, "root_branching": 4},
     "entropy, prune": {"prune": "confidence"},
     "independent, settled": {**INDEPENDENT, "root_branching": 16, "until": "settled"},
     "independent, start 4, settled": {

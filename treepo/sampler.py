@@ -31,6 +31,7 @@ from treepo.growth.requests import (
 from treepo.growth.state import Branch, Growth, Path, Wave
 from treepo.policies.branching import BranchingPolicy, make_branching
 from treepo.policies.fallback import FALLBACKS
+from treepo.policies.places import better_place, next_wave
 from treepo.policies.stopping import PathStops, Verdict, hopeless, worst_window
 from treepo.policies.until import make_until
 from treepo.tree import Finish, Tree, TreeFinish
@@ -84,17 +85,21 @@ class _Run:
     # opening paths
 
     def open_wave(self) -> None:
-        """Open the next wave at the prompt: `start` trajectories, or what is left of `width`."""
+        """Open the next wave: `start` trajectories, or what is left of `width`."""
         opened = sum(wave.width for wave in self.growth.waves)
         width = min(self.config.start or self.config.width, self.config.width - opened)
-        roots = self.config.root_branching or 1
-        count = self.rng.randint(*roots) if isinstance(roots, tuple) else roots
-        paths = self.growth.open_wave(width, count)
+        branches = next_wave(self.growth, width)
+        paths = self.growth.open_wave(width, 0 if branches else self._num_roots())
         wave = self.growth.waves[-1]
         self.policies[id(wave)] = make_branching(
             self.config, self.growth, wave, self.info.uncertainty
         )
         self._start(paths)
+        self._apply(branches, wave)
+
+    def _num_roots(self) -> int:
+        roots = self.config.root_branching or 1
+        return self.rng.randint(*roots) if isinstance(roots, tuple) else roots
 
     def refill(self) -> bool:
         """Open more paths where trajectories are missing; whether anything was opened."""
@@ -227,6 +232,15 @@ class _Run:
             self.job.observer.ended(prune.path)
             await self.requests.abort([prune.path])
             self._apply(self.policies[id(path.wave)].finished(), path.wave)
+            self._reuse_slot(prune.path.wave)
+
+    def _reuse_slot(self, wave: Wave) -> None:
+        """Give a pruned path's slot to a better boundary; the paper's budget does so by itself."""
+        limit, width = self.config.max_total_tokens, self.config.width
+        is_spent = limit is not None and self.totals.generated_tokens >= limit
+        if self.config.is_paper_policy or is_spent or self.growth.num_failed > width:
+            return
+        self._apply(better_place(self.growth), wave)
 
     def _lost(self, path: Path, error: EngineError) -> None:
         if path.finish is None:

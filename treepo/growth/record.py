@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from treepo.engines.base import Chunk, EngineInfo
+from treepo.errors import EngineError
+from treepo.growth.segments import segments
 from treepo.growth.state import Growth, Path
 from treepo.tree import Finish, Trajectory, Tree, TreeFinish, TreeStats
 from treepo.votes.voting import leaf_weights
@@ -23,10 +25,12 @@ class Totals:
     prunes: int = 0
     max_live_paths: int = 0
     duration_s: float = 0.0
+    weight_versions: set[str] = field(default_factory=set)
 
     def count(self, path: Path, chunk: Chunk, num_prompt_tokens: int) -> None:
         """Add a chunk: its tokens, and once per request what the prefix cache saved."""
         self.generated_tokens += len(chunk.token_ids)
+        self.weight_versions.update(chunk.weight_versions)
         cached = chunk.num_cached_tokens
         if cached is None or not path.is_cold:
             return
@@ -46,8 +50,12 @@ def make_record(
     finish: TreeFinish | None,
     notes: tuple[str, ...],
 ) -> Tree:
-    """The record of a tree whose requests have all ended."""
-    nodes, tips = growth.nodes()
+    """The record of a tree whose requests have all ended.
+
+    Raises:
+        EngineError: The engine got other weights while the tree grew.
+    """
+    nodes, tips = segments(growth)
     leaves = [path for path in growth.paths if path.is_trajectory and path.id in tips]
     weights = leaf_weights([p.mass for p in leaves], [p.is_late for p in leaves])
     trajectories = tuple(
@@ -62,11 +70,24 @@ def make_record(
         finish=finish or TreeFinish.COMPLETE,
         weights_exact=_is_exact(growth),
         uncertainty_kind=info.uncertainty.value,
-        weight_version=info.weight_version,
+        weight_version=_weight_version(totals, info),
         settings=growth.config.model_dump(mode="json"),
         notes=notes,
         stats=_stats(growth, leaves, totals),
     )
+
+
+def _weight_version(totals: Totals, info: EngineInfo) -> str:
+    """The version all tokens were drawn with: what the engine said of them, else of itself."""
+    versions = totals.weight_versions or {info.weight_version}
+    if len(versions) > 1:
+        names = " and ".join(repr(version) for version in sorted(versions))
+        raise EngineError(
+            f"the tree mixes the weights {names}: they were changed while it grew; sample it "
+            "again, and change weights only when no tree runs",
+            is_retryable=True,
+        )
+    return versions.pop()
 
 
 def _trajectory(path: Path, leaf: int, weight: float) -> Trajectory:
@@ -92,6 +113,7 @@ def _is_exact(growth: Growth) -> bool:
         config.fallback != "none"
         or config.until != "complete"
         or config.prune != "none"
+        or (config.start != config.width and config.branching_factor != 1)
         or config.max_total_tokens is not None
         or config.deadline_ms is not None
     )

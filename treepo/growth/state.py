@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk
-from treepo.tree import Finish, Node
+from treepo.tree import Finish
 
 if TYPE_CHECKING:
     from treepo.answers.reader import Answer
@@ -149,7 +149,7 @@ class Path:
 
 @dataclass(slots=True, eq=False)
 class Wave:
-    """Paths that were opened together from the prompt, and everything that grew from them."""
+    """Paths that were opened together, and everything that grew from them."""
 
     width: int
     num_roots: int
@@ -202,11 +202,18 @@ class Growth:
             return 0
         return (position - self._first) // self.config.segment_tokens + 1
 
+    def boundaries(self, path: Path) -> list[int]:
+        """Where a path may be cut: the prompt's end and every boundary before its last token."""
+        return [self.boundary(depth) for depth in range(self.depth_at(path.end - 1) + 1)]
+
     def open_wave(self, width: int, num_roots: int) -> list[Path]:
-        """Open `num_roots` paths at the prompt that may grow to `width` trajectories."""
+        """Open `num_roots` paths at the prompt that may grow to `width` trajectories.
+
+        Without roots, late branches of earlier waves are opened in it.
+        """
         wave = Wave(width, min(num_roots, width))
         self.waves.append(wave)
-        mass = width / self.config.width / wave.num_roots
+        mass = width / self.config.width / max(1, wave.num_roots)
         return [self._open(wave, None, 0, mass, is_late=False) for _ in range(wave.num_roots)]
 
     def open_branch(self, branch: Branch, wave: Wave) -> list[Path]:
@@ -257,44 +264,3 @@ class Growth:
             self.num_finished += 1
         elif finish is not Finish.UNFINISHED:
             self.num_failed += 1
-
-    def nodes(self) -> tuple[list[Node], dict[int, int]]:
-        """The segments of all paths, parents first, and each path's last node."""
-        nodes: list[Node] = []
-        ends: dict[tuple[int, int], int] = {}
-        tips: dict[int, int] = {}
-        for path in self.paths:
-            parent = ends.get((path.parent.id, path.start)) if path.parent else None
-            for start, stop in self._pieces(path):
-                node = self._node(len(nodes), parent, path, start, stop)
-                nodes.append(node)
-                parent = ends[path.id, stop] = node.id
-            if path.token_ids and parent is not None:
-                tips[path.id] = parent
-        return nodes, tips
-
-    def _pieces(self, path: Path) -> Iterator[tuple[int, int]]:
-        depth = self.depth_at(path.start) + 1
-        last = self.depth_at(path.end)
-        cuts = {self.boundary(d) for d in range(depth, last + 1)} | set(path.cuts) | {path.end}
-        start = path.start
-        for stop in sorted(cut for cut in cuts if path.start < cut <= path.end):
-            yield start, stop
-            start = stop
-
-    @staticmethod
-    def _node(number: int, parent: int | None, path: Path, start: int, stop: int) -> Node:
-        part = slice(start - path.start, stop - path.start)
-        mass = next(mass for position, mass in reversed(path.masses) if position <= start)
-        return Node(
-            id=number,
-            parent=parent,
-            path=path.id,
-            start=start,
-            token_ids=tuple(path.token_ids[part]),
-            logprobs=tuple(path.logprobs[part]),
-            uncertainty=tuple(path.uncertainty[part]),
-            mass=0.0 if path.is_late else mass,
-            is_late=path.is_late,
-            finish=path.finish if stop == path.end else None,
-        )

@@ -26,12 +26,6 @@ def _sources(wave: Wave) -> list[Path]:
     return sorted((p for p in wave.paths if p.finish in good), key=lambda path: path.key)
 
 
-def _boundaries(growth: Growth, path: Path) -> list[int]:
-    """Positions a finished path may be cut at: the prompt's end and every boundary inside it."""
-    last = growth.depth_at(path.end - 1)
-    return [growth.boundary(depth) for depth in range(last + 1)]
-
-
 def _handed_out(growth: Growth, wave: Wave, places: Sequence[tuple[Path, int]]) -> Iterator[Branch]:
     """Up to `branching_factor` children at each place until the wave's width is reached."""
     missing = wave.width - wave.num_finished
@@ -52,7 +46,7 @@ def random_boundaries(growth: Growth, wave: Wave, rng: random.Random) -> Iterato
     """
     sources = _sources(wave)
     rng.shuffle(sources)
-    places = [(path, rng.choice(_boundaries(growth, path))) for path in sources]
+    places = [(path, rng.choice(growth.boundaries(path))) for path in sources]
     if not places:
         yield Branch(None, 0, 1, is_late=True)
         return
@@ -72,7 +66,7 @@ def uncertain_boundaries(growth: Growth, wave: Wave, rng: random.Random) -> Iter
             continue
         rated += [
             (-float(values[position:].mean()), path.id, position, path)
-            for position in _boundaries(growth, path)
+            for position in growth.boundaries(path)
         ]
     places = [(path, position) for _, _, position, path in sorted(rated, key=lambda r: r[:3])]
     if not places:

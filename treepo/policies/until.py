@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from treepo.config import TreeConfig
+from treepo.growth.segments import segments
 from treepo.growth.state import Growth, Path
 from treepo.tree import TreeFinish
 from treepo.votes.evidence import Sharing, confidence, effective_votes, information
@@ -49,7 +50,7 @@ def _confident(growth: Growth, target: float) -> TreeFinish | None:
     shares = [standing.share for standing in tally(ballots, vote)]
     if not shares:
         return None
-    nodes, tips = growth.nodes()
+    nodes, tips = segments(growth)
     sharing = Sharing(
         parents=[node.parent for node in nodes],
         nats=[information(node) for node in nodes],
@@ -104,16 +105,16 @@ def _outstanding(growth: Growth) -> Outstanding:
     width = config.width
     pending = [path for path in growth.paths if path.finish is None or _is_unread(path)]
     unopened = width - sum(wave.width for wave in growth.waves)
-    may_open_late = config.fallback != "none"
-    if may_open_late or config.is_paper_policy:
+    may_fall_back = config.fallback != "none"
+    if may_fall_back or config.is_paper_policy:
         slots = width - len(_voters(growth))
     else:
         slots = unopened + sum(max(1, math.floor(width * p.mass + 1e-9)) for p in pending)
     return Outstanding(
         slots=slots,
         mass=sum(p.mass for p in pending if not p.is_late) + unopened / width,
-        may_open_late=may_open_late or growth.has_late,
-        logprob=math.inf if may_open_late or unopened else _log_sum(pending),
+        may_open_late=may_fall_back or unopened > 0 or growth.has_late,
+        logprob=math.inf if may_fall_back or unopened else _log_sum(pending),
     )
 
 

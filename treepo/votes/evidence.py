@@ -120,7 +120,7 @@ def effective_votes(sharing: Sharing) -> float:
     shares = np.asarray(sharing.shares())
     if not len(shares):
         return 0.0
-    common = _common_nats(sharing)
+    common = common_nats(sharing)
     own = np.sqrt(np.diagonal(common))
     scale = np.outer(own, own)
     ratio = np.divide(common, scale, out=np.zeros_like(common), where=scale > _LEAST_NATS)
@@ -129,7 +129,7 @@ def effective_votes(sharing: Sharing) -> float:
     return min(1 / float(shares @ correlation @ shares), kish(sharing.weights))
 
 
-def _common_nats(sharing: Sharing) -> npt.NDArray[np.float64]:
+def common_nats(sharing: Sharing) -> npt.NDArray[np.float64]:
     """Information that each two leaves share, in nats; shape (leaves, leaves)."""
     through: list[list[int]] = [[] for _ in sharing.parents]
     for index, leaf in enumerate(sharing.leaves):

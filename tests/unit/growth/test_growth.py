@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk
+from treepo.growth.segments import segments
 from treepo.growth.state import Branch, Growth, Path
 from treepo.tree import Finish
 
@@ -72,7 +73,7 @@ def test_a_prospective_fork_splits_the_mass_once_from_there_on(position):
     assert root.mass == 0.25
     assert [child.mass for child in children] == [0.25] * 3
     assert not grown.has_late
-    nodes, tips = grown.nodes()
+    nodes, tips = segments(grown)
     assert [n.mass for n in nodes if n.end <= position] == [1.0] * sum(
         n.end <= position for n in nodes
     )
@@ -87,7 +88,7 @@ def test_late_children_take_no_mass_and_pass_lateness_on():
     heir.extend(Chunk([9]))
     assert root.mass == 1.0
     assert grown.has_late
-    nodes, tips = grown.nodes()
+    nodes, tips = segments(grown)
     for path in (late, heir):
         assert nodes[tips[path.id]].is_late
         assert nodes[tips[path.id]].mass == 0.0
@@ -115,7 +116,7 @@ def test_segments_are_cut_at_boundaries_and_forks_and_joined_they_are_the_path()
     (child,) = fork(grown, root, 5)
     child.extend(Chunk([205, 206, 207, 208, 209, 210, 211]))
     grown.end(child, Finish.EOS, 12)
-    nodes, tips = grown.nodes()
+    nodes, tips = segments(grown)
     # Prompt 2, block 4: boundaries at 3, 7, 11; the fork at 5 cuts once more.
     assert [(n.start, n.end) for n in nodes if n.path == root.id] == [
         (0, 3), (3, 5), (5, 7), (7, 11), (11, 12),
@@ -149,7 +150,7 @@ def test_a_path_without_tokens_has_no_node():
     grown, root = rooted(4)
     (child,) = fork(grown, root, 4)
     grown.end(child, Finish.FAILED, 4)
-    nodes, tips = grown.nodes()
+    nodes, tips = segments(grown)
     assert child.id not in tips
     assert {n.path for n in nodes} == {root.id}
 

@@ -119,7 +119,8 @@ def test_later_waves_open_only_while_the_vote_is_open():
     assert not sampled.tree.weights_exact
 
 
-def test_a_pruned_path_is_aborted_and_its_slot_is_used_again():
+@pytest.mark.parametrize("branching", ["even", "entropy"])
+def test_a_pruned_path_is_aborted_and_its_slot_is_used_again(branching):
     machine = TokenMachine(
         {
             "a": {1: (0.5, "sure"), 2: (0.5, "lost")},
@@ -131,6 +132,7 @@ def test_a_pruned_path_is_aborted_and_its_slot_is_used_again():
     sampled = sample(
         plain(
             machine,
+            branching=branching,
             max_tokens=400,
             width=8,
             root_branching=8,
@@ -142,7 +144,7 @@ def test_a_pruned_path_is_aborted_and_its_slot_is_used_again():
     )
     pruned = [p for p in sampled.watch.paths if p.finish is Finish.PRUNED]
     assert pruned
-    assert all(p.token_ids[0] == 2 for p in pruned)
+    assert all(p.prefix(1) == [2] for p in pruned)
     assert all(sampled.engine.sent[p.request_id].has_ended for p in pruned)
     assert len(sampled.tree.trajectories) == 8
     assert not sampled.tree.weights_exact

@@ -243,8 +243,29 @@ def test_waves_stopped_on_agreement_are_biased_and_do_not_claim_otherwise():
     assert not any(tree.weights_exact for tree in settled)
 
 
-def test_waves_that_are_all_opened_are_unbiased():
-    assert_unbiased("waves", grow(2000, settings(width=8, start=2, root_branching=2)))
+def test_waves_of_independent_samples_that_are_all_opened_are_unbiased():
+    config = settings(width=8, start=2, root_branching=2, branching_factor=1)
+    trees = grow(2000, config)
+    assert all(tree.weights_exact for tree in trees)
+    assert_unbiased("waves", trees)
+
+
+def test_waves_from_boundaries_of_finished_paths_do_not_claim_to_be_exact():
+    # Half the paths are decided at their end only, so their last boundary is the best place.
+    late = TokenMachine(
+        {
+            "start": {1: (1.0, "1")},
+            **{str(i): {1: (1.0, str(i + 1))} for i in range(1, 8)},
+            "8": {3: (0.5, "9"), 4: (0.5, "9")},
+            "9": {EOS: (1.0, "9")},
+        },
+        "start",
+    )
+    config = settings(branching="entropy", width=8, start=4, root_branching=4)
+    trees = grow(200, config, machine=late)
+    assert all(any(node.is_late for node in tree.nodes) for tree in trees)
+    assert not any(tree.weights_exact for tree in trees)
+    assert all(tree.stats.generated_tokens < 8 * 10 for tree in trees)
 
 
 def test_pruning_is_biased_and_does_not_claim_otherwise():

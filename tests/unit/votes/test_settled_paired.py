@@ -21,6 +21,7 @@ POLICIES = [
     {"branching": "entropy", "vote": "majority", "entropy_threshold": 0.5},
     {"branching": "entropy", "vote": "weighted", "branching_factor": 3},
     {"branching": "entropy", "vote": "majority", "start": 3},
+    {"branching": "entropy", "vote": "weighted", "start": 2, "root_branching": 2},
     {"branching": "entropy", "vote": "confidence", "root_branching": 2},
     {"branching": "entropy", "vote": "likelihood"},
     {"branching": "even", "vote": "majority", "fallback": "none"},
