@@ -34,12 +34,16 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
+    "bench": Command("treepo.commands.bench", "does a tree pay for my model and my prompts?"),
+    "chat": Command("treepo.commands.chat", "ask a running server and watch the tree grow"),
     "sample": Command("treepo.commands.sample", "grow a tree for each prompt of a file"),
     "serve": Command(
         "treepo.commands.serve",
         "serve a model over the OpenAI API; takes any flag of vLLM's `serve`",
         is_raw=True,
     ),
+    "show": Command("treepo.commands.show", "draw the trees of a file"),
+    "train": Command("treepo.commands.train", "policy updates from sampled trees"),
 }
 
 

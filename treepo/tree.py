@@ -151,7 +151,7 @@ class Tree:
         weights_exact: Whether the weighted mean over trajectories is unbiased, over all trees of
             these settings: no fallback, early stop, prune or limit was allowed, and no path lost.
         uncertainty_kind: `entropy`, `surprisal` or `none`: what `Node.uncertainty` holds.
-        weight_version: The engine's weights at the start, so that no tree mixes versions.
+        weight_version: The engine's weights, one version for all tokens.
         settings: The resolved configuration the tree was sampled with.
         notes: What was done otherwise than asked, in words.
         stats: Token counts.

@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_model(folder: Path) -> Path:
+def write_tiny_model(folder: Path, *, seed: int = 7, is_tied: bool = False) -> Path:
     """Writes model and tokenizer; returns the folder."""
     tokenizer = _tokenizer()
     tokenizer.save_pretrained(folder)
@@ -34,12 +34,12 @@ def write_tiny_model(folder: Path) -> Path:
         num_key_value_heads=1,
         max_position_embeddings=MAX_MODEL_LEN,
         initializer_range=0.15,
-        tie_word_embeddings=False,
+        tie_word_embeddings=is_tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
     )
-    torch.manual_seed(7)
+    torch.manual_seed(seed)
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         # The last norm leaves vectors of length 8, so that logits get a deviation of 2.4.

@@ -89,7 +89,8 @@ class Chunk:
     `stop`, `length`, `repetition` or `abort`, with vLLM's `stop_reason` (None for the end of
     sequence token). `num_cached_tokens` counts the request's prompt tokens found in the prefix
     cache and may stand in any chunk. `native_logprobs` holds the engine's own records where the
-    caller asked for log-probs, one per token.
+    caller asked for log-probs, one per token. `weight_versions` stands in the last chunk of an
+    engine whose weights may change: the versions that drew the path's tokens.
     """
 
     token_ids: Sequence[int]
@@ -99,6 +100,7 @@ class Chunk:
     stop_reason: int | str | None = None
     num_cached_tokens: int | None = None
     native_logprobs: Sequence[Any] = field(default=())
+    weight_versions: Sequence[str] = ()
 
 
 class Engine(Protocol):

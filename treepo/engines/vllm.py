@@ -13,6 +13,7 @@ import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 from vllm.exceptions import VLLMError
@@ -59,6 +60,8 @@ class _Shared:
     open: dict[str, _Reading] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     unheard_tokens: int = 0
+    weight_version: str = ""
+    failure: EngineError | None = None
 
 
 class VllmEngine:
@@ -120,7 +123,25 @@ class VllmEngine:
     @property
     def info(self) -> EngineInfo:
         """Block size, lengths, and what is reported per token."""
-        return self._info
+        return replace(self._info, weight_version=self._shared.weight_version)
+
+    @property
+    def num_open(self) -> int:
+        """Requests that have not been read to their end, heard or not."""
+        return len(self._shared.open)
+
+    async def load_folder(self, folder: Path, version: str) -> None:
+        """Sample with the weights of a folder from now on; see `vllm_weights.load_folder`."""
+        from treepo.engines.vllm_weights import load_folder
+
+        await load_folder(self, folder, version)
+
+    def set_weights(self, version: str, failure: EngineError | None = None) -> None:
+        """Say which weights it has now, and with `failure` that they are of no use.
+
+        Every request raises the failure until the next call.
+        """
+        self._shared.weight_version, self._shared.failure = version, failure
 
     @property
     def unheard_tokens(self) -> int:
@@ -201,6 +222,9 @@ class VllmEngine:
 
     async def _read(self, request: PathRequest, reading: _Reading) -> None:
         last: Chunk | EngineError = EngineError("reading from vLLM was broken off")
+        if self._shared.failure is not None:
+            self._close(request.id, reading, None, self._shared.failure)
+            return
         row = self._entropies.acquire() if self._entropies else None
         try:
             if reading.is_aborted:

@@ -20,6 +20,9 @@ from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
 from treepo.engines.base import Chunk, Sampling
 from treepo.errors import EngineDeadError, EngineError
 
+FIRST_VERSION = "default"
+"""What vLLM calls the weights that an engine was started with; a record calls them nothing."""
+
 _MAX_LATE = 4
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -141,6 +144,7 @@ class Translator:
             completion.stop_reason,
             num_cached,
             records if records and self.hands_on_logprobs else (),
+            [_version(span) for span in completion.weight_versions or ()],
         )
         if self.row is not None:
             chunk = self._with_entropies(chunk, self.row)
@@ -155,6 +159,10 @@ class Translator:
         if num_late:
             chunk, self._held = _split(chunk, len(values) - num_late)
         return replace(chunk, uncertainty=values[: len(chunk.token_ids)])
+
+
+def _version(span: Any) -> str:
+    return "" if span.version == FIRST_VERSION else str(span.version)
 
 
 def _num_late(values: Sequence[float]) -> int:

@@ -11,6 +11,8 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from treepo.engines.vllm_worker import WORKER
+
 CPU_DEFAULTS: Mapping[str, Any] = {
     "dtype": "float32",  # AVX2 has no bf16 arithmetic: bf16 is 4 times slower there
     "block_size": 32,  # the kernels take multiples of 32, and a branch wants small blocks
@@ -79,7 +81,8 @@ def start_client(model: str, chosen: Mapping[str, Any]) -> Any:
     """A running `AsyncLLM`; blocks while the model is loaded.
 
     Log-probs are those of the distribution that tokens are drawn from (`processed_logprobs`),
-    statistics are off and entropies are reported, unless said otherwise.
+    statistics are off, entropies are reported and workers can be given other weights, unless said
+    otherwise.
 
     Args:
         model: A local folder or a name on the model hub.
@@ -89,7 +92,12 @@ def start_client(model: str, chosen: Mapping[str, Any]) -> Any:
     from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    arguments = {"logprobs_mode": "processed_logprobs", "disable_log_stats": True, **chosen}
+    arguments = {
+        "logprobs_mode": "processed_logprobs",
+        "disable_log_stats": True,
+        "worker_extension_cls": WORKER,
+        **chosen,
+    }
     arguments["logits_processors"] = with_entropies(chosen)
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     if current_platform.is_cpu():

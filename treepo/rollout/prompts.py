@@ -8,7 +8,7 @@ It knows nothing of sampling. Another way to write a prompt is a line in `_FORMS
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -60,7 +60,7 @@ def read_prompts(path: str | os.PathLike[str], limit: int | None = None) -> list
     where = os.fspath(path)
     try:
         with Path(where).open("rb") as stream:
-            prompts = list(islice(_prompts(where, stream), limit))
+            prompts = list(islice(parse_prompts(where, stream), limit))
     except OSError as error:
         raise ConfigError(f"{where}: {error.strerror}") from None
     if not prompts:
@@ -68,8 +68,17 @@ def read_prompts(path: str | os.PathLike[str], limit: int | None = None) -> list
     return prompts
 
 
-def _prompts(where: str, stream: Any) -> Iterator[Prompt]:
-    for number, line in enumerate(stream, 1):
+def parse_prompts(where: str, lines: Iterable[bytes]) -> Iterator[Prompt]:
+    """The prompts of JSON lines; see `read_prompts`.
+
+    Args:
+        where: What the lines come from, for messages.
+        lines: The lines; each is one object.
+
+    Raises:
+        ConfigError: A line has no prompt; it names the line.
+    """
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 yield _prompt(f"{where}:{number}", line)

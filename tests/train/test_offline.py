@@ -1,0 +1,49 @@
+"""Learning from a rollout file, without an engine; a damaged file is named or mended."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.support.letters import letter_config, metrics, train_letters
+from tests.support.model_engine import letter_model
+from treepo.errors import ConfigError, RolloutFileError
+from treepo.rollout.files import RolloutWarning
+
+
+def offline(folder, file, **changes):
+    """A run that learns from `file`."""
+    return letter_config(folder, trees=str(file), data={}, steps=4, **changes)
+
+
+def test_stored_trees_teach_what_they_teach_online(tmp_path, rollouts, rollout_file):
+    summary = train_letters(offline(tmp_path, rollout_file))
+    assert summary["optimizer_steps"] == 4
+    assert metrics(tmp_path / "run")[0]["logprob_diff"] < 1e-5  # the file rounds
+    learnt = AutoModelForCausalLM.from_pretrained(summary["model"])
+    assert right(learnt, rollouts) > 1.4 * right(letter_model(), rollouts)
+
+
+def right(model, rollouts):
+    """Mean probability of the larger digit."""
+    heads = torch.stack(
+        [model(torch.tensor([r.tree.prompt_token_ids])).logits[0, -1] for r in rollouts]
+    ).softmax(-1)
+    gold = torch.tensor([[int(r.columns["answer"])] for r in rollouts])
+    return heads.gather(1, gold).mean()
+
+
+def test_a_torn_last_line_is_left_out_and_a_bad_line_is_named(tmp_path, rollout_file):
+    lines = rollout_file.read_bytes().splitlines(keepends=True)
+    torn = tmp_path / "torn.jsonl"
+    torn.write_bytes(b"".join(lines[:-1]) + lines[-1][:100])
+    with pytest.warns(RolloutWarning, match="torn"):
+        train_letters(offline(tmp_path, torn))
+    bad = tmp_path / "bad.jsonl"
+    bad.write_bytes(lines[0] + lines[1][:100] + b"\n" + lines[2])
+    with pytest.raises(RolloutFileError, match=r"bad\.jsonl:2: no JSON"):
+        train_letters(offline(tmp_path, bad))
+
+
+def test_trees_whose_rewards_never_differ_are_refused(tmp_path, flat_rollout_file):
+    with pytest.raises(ConfigError, match="in none of 16 trees do rewards differ"):
+        train_letters(offline(tmp_path, flat_rollout_file))

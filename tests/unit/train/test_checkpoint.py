@@ -1,0 +1,70 @@
+"""A checkpoint is whole or not there, whenever the process dies."""
+
+import pytest
+
+from treepo.errors import CheckpointError
+from treepo.train.checkpoint import Checkpoints, read_run, replace_file, replace_folder
+
+
+def store(checkpoints, step):
+    partial = checkpoints.begin(step)
+    (partial / "weights").write_text(str(step))
+    return checkpoints.commit(partial, {"step": step})
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_last_few_are_kept_and_the_newest_is_found(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.latest() is None
+    for step in (999_998, 999_999, 1_000_000):
+        latest = store(checkpoints, step)
+    assert names(tmp_path) == ["step-1000000", "step-999999"]
+    assert checkpoints.latest() == latest
+    assert read_run(latest) == {"step": 1_000_000}
+
+
+def test_what_was_begun_and_not_committed_is_no_checkpoint_and_is_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    kept = store(checkpoints, 1)
+    (checkpoints.begin(2) / "weights").write_text("half")
+    assert checkpoints.latest() == kept
+    checkpoints.tidy()
+    assert names(tmp_path) == ["step-000001"]
+
+
+def test_a_removal_that_is_cut_short_leaves_no_half_checkpoint(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    store(checkpoints, 1)
+
+    def killed(folder):
+        (folder / "weights").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("treepo.train.checkpoint.shutil.rmtree", lambda *a, **k: None)
+        partial = checkpoints.begin(2)
+        patch.setattr("treepo.train.checkpoint.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.commit(partial, {})
+    assert checkpoints.latest() == tmp_path / "step-000002"
+    checkpoints.tidy()
+    assert names(tmp_path) == ["step-000002"]
+
+
+def test_a_checkpoint_without_its_record_is_an_error_that_says_what_to_do(tmp_path):
+    kept = store(Checkpoints(tmp_path, keep=1), 1)
+    (kept / "run.json").write_text("{")
+    with pytest.raises(CheckpointError, match="remove this folder to resume"):
+        read_run(kept)
+
+
+def test_files_and_folders_are_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "model"
+    for text in ("old", "new"):
+        replace_folder(target, lambda f, text=text: (f.mkdir(), (f / "x").write_text(text)))
+        replace_file(tmp_path / "y", text)
+    assert (target / "x").read_text() == (tmp_path / "y").read_text() == "new"
+    assert names(tmp_path) == ["model", "y"]

@@ -1,0 +1,86 @@
+"""How good the policy is: mean@k, pass@k and maj@k over held-out prompts.
+
+Samples are independent (a tree that forks at its root only), drawn by the sampler that also
+trains, with the same seeds in every evaluation of a run. A new figure is a field of `Evaluation`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from treepo.train.collect import Group, sample_groups, sampling
+from treepo.train.config import TrainConfig
+from treepo.train.data import Example
+from treepo.train.reward_pool import RewardPool
+from treepo.train.rollouts import Ask, Rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Means over prompts; a reward above 0 counts as solved.
+
+    Attributes:
+        mean: Mean reward of a sample (mean@k).
+        pass_at: Probability that one of k samples is solved, unbiased.
+        maj: Mean reward of the commonest answer.
+        num_prompts: Prompts that were evaluated.
+    """
+
+    mean: float
+    pass_at: float
+    maj: float
+    num_prompts: int
+
+
+async def evaluate(
+    rollouts: Rollouts, rewards: RewardPool, examples: Sequence[Example], config: TrainConfig
+) -> Evaluation:
+    """Sample `eval.samples` for every example and look at their rewards.
+
+    Raises:
+        EngineError: The engine gave no tree at all.
+    """
+    count = config.eval.samples
+    alone = {"width": count, "root_branching": count, "branching_factor": 1, "fallback": "none"}
+    tree = config.tree.model_copy(update=alone)
+    names = [f"eval-{number}" for number in range(len(examples))]
+    asks = [
+        Ask(name, example.token_ids, tree, sampling(config, name))
+        for name, example in zip(names, examples, strict=True)
+    ]
+    groups, _, errors = await sample_groups(rollouts, rewards, asks, examples)
+    if not groups:
+        raise errors[0]
+    k = config.eval.pass_at or count
+    known = [group for group in groups if group.known] or groups
+    return Evaluation(
+        mean=statistics.fmean(statistics.fmean(group.known or [0.0]) for group in known),
+        pass_at=statistics.fmean(_pass(group, k) for group in known),
+        maj=statistics.fmean(majority_reward(group) for group in known),
+        num_prompts=len(groups),
+    )
+
+
+def pass_at_k(num_samples: int, num_solved: int, k: int) -> float:
+    """Unbiased probability that at least one of k samples is solved (Chen et al. 2021, Eq. 1)."""
+    return 1.0 - math.comb(num_samples - num_solved, k) / math.comb(num_samples, k)
+
+
+def _pass(group: Group, k: int) -> float:
+    solved = sum(reward > 0 for reward in group.known)
+    return pass_at_k(len(group.known), solved, min(k, len(group.known))) if group.known else 0.0
+
+
+def majority_reward(group: Group) -> float:
+    """Reward of the commonest answer, the earliest among equals.
+
+    An answer is what `tree.answer` reads; with `none` it is the whole text.
+    """
+    answers = [t.answer or (t.text or "").strip() for t in group.tree.trajectories]
+    winner = Counter(answers).most_common(1)[0][0] if answers else ""
+    rewards = dict(zip(reversed(answers), reversed(group.rewards), strict=True))
+    return rewards.get(winner) or 0.0

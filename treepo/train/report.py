@@ -1,0 +1,185 @@
+"""What a run shows: a progress bar, a line a step, trees with rewards, `metrics.jsonl`, warnings.
+
+It decides nothing about the run. `metrics.jsonl` is cut back to the checkpoint when a run is
+resumed, so that it reads as if the run had never been interrupted. accelerate's trackers get the
+same figures. A new warning is a line in `Watch`.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from treepo.drawing import draw_tree
+from treepo.train.checkpoint import replace_file
+from treepo.train.collect import Batch, Group
+
+_PATIENCE = 3
+
+
+class TrainWarning(UserWarning):
+    """Something that lets a run go on, but probably not learn."""
+
+
+class Report:
+    """Shows one run; only the main rank has one.
+
+    Args:
+        folder: The run's `output_dir`.
+        steps: How many there will be.
+        accelerator: accelerate's, for the trackers.
+        tokenizer: To show trees as text.
+    """
+
+    def __init__(self, folder: Path, steps: int, accelerator: Any, tokenizer: Any) -> None:
+        self._file = folder / "metrics.jsonl"
+        self._accelerator = accelerator
+        self._tokenizer = tokenizer
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._task = self._bar.add_task("steps", total=steps)
+
+    def __enter__(self) -> Report:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def cut_back(self, step: int) -> None:
+        """Forget what was written after a step, and go on from it."""
+        self._bar.update(self._task, completed=step)
+        if self._file.exists():
+            lines = self._file.read_text().splitlines()
+            kept = [line for line in lines if _step(line) <= step]
+            replace_file(self._file, "".join(f"{line}\n" for line in kept))
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One step's figures."""
+        self._write({"step": step, **metrics})
+        self._bar.update(self._task, completed=step)
+        shown = "  ".join(f"{name} {metrics[name]:.3g}" for name in _SHOWN if name in metrics)
+        self.say(f"step {step}  {shown}")
+
+    def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
+        """An evaluation's figures."""
+        self._write({"step": step, **{f"eval/{name}": value for name, value in figures.items()}})
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        self.say(f"evaluation after step {step}  {shown}")
+
+    def say(self, text: str) -> None:
+        """A line for the reader."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def tree(self, group: Group) -> None:
+        """One tree, each trajectory with its reward."""
+        self._console.print(draw_tree(_picture(group, self._tokenizer)))
+
+    def _write(self, record: Mapping[str, float]) -> None:
+        with self._file.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+        values = {name: value for name, value in record.items() if name != "step"}
+        self._accelerator.log(values, step=int(record["step"]))
+
+
+_SHOWN = (
+    "reward",
+    "loss",
+    "logprob_diff",
+    "grad_norm",
+    "prompts_kept",
+    "generated_tokens",
+    "tokens",
+    "seconds",
+)
+
+
+def _step(line: str) -> int:
+    """The step of a line; a torn one belongs to no step that is kept."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return 1 << 62
+
+
+def _picture(group: Group, tokenizer: Any) -> dict[str, Any]:
+    tree = group.tree
+    return {
+        "nodes": [
+            {
+                "id": node.id,
+                "parent": node.parent,
+                "path": node.path,
+                "start": node.start,
+                "num_tokens": len(node.token_ids),
+                "text": tokenizer.decode(list(node.token_ids)),
+                "is_late": node.is_late,
+                "finish": node.finish,
+            }
+            for node in tree.nodes
+        ],
+        "trajectories": [
+            {
+                "leaf": trajectory.leaf,
+                "finish": trajectory.finish,
+                "weight": trajectory.weight,
+                "answer": "no reward" if reward is None else f"reward {reward:g}",
+            }
+            for trajectory, reward in zip(tree.trajectories, group.rewards, strict=True)
+        ],
+    }
+
+
+@dataclass(slots=True)
+class Watch:
+    """Looks out for runs that cannot learn, and warns once for each reason."""
+
+    flat_batches: int = 0
+    has_learnt: bool = False
+    warned_empty: bool = False
+
+    def see(self, batch: Batch) -> None:
+        """Look at a batch.
+
+        Warns:
+            TrainWarning: Rewards never differ, or the model ends at once.
+        """
+        self.has_learnt = self.has_learnt or bool(batch.groups)
+        self.flat_batches = 0 if batch.groups else self.flat_batches + 1
+        if self.flat_batches == _PATIENCE:
+            _warn(_flat(batch))
+        if not self.warned_empty and batch.empty_trajectories > 0.9 * max(len(batch.rewards), 1):
+            self.warned_empty = True
+            _warn(
+                "nearly all trajectories end with their first token: the model emits only the end "
+                "of sequence. Check the prompts' format (a chat template for a chat model, few "
+                "examples in a plain text) and `sampling.stop`."
+            )
+
+
+def _flat(batch: Batch) -> str:
+    values = set(batch.rewards)
+    what = f"a reward of {next(iter(values)):g}" if len(values) == 1 else "equal rewards"
+    return (
+        f"for {_PATIENCE} batches in a row all trajectories of each prompt got {what}, so nothing "
+        "was learnt from them. A reward that never fires: look at the printed tree and at what the "
+        "reward expects (its columns, the answer's format), try easier prompts, examples in the "
+        "prompt, or more `tree.width`. One that always fires: the task is solved."
+    )
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, TrainWarning, stacklevel=3)
