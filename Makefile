@@ -1,7 +1,7 @@
 # The verbs of this project; CI calls only these. `make setup` runs before each and is instant
 # once .venv is there. Variables: PYTHON, MODEL, HOST, PORT, ARGS (flags), TESTS (paths, -k ...).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test check fmt bench docs lock
+.PHONY: help setup demo serve test check fmt bench soak docs lock
 
 PYTHON ?= python3
 HOST ?= 127.0.0.1
@@ -24,6 +24,7 @@ serve: setup ## the server in the foreground: MODEL= HOST= PORT= ARGS=
 	@exec $(BIN)/treepo serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 
 test: setup ## the whole test suite, or TESTS=
+	@$(BIN)/python -m tools.extras
 	$(BIN)/python -m pytest $(TESTS)
 
 check: setup ## formatting, lint, types, layers and the gates
@@ -41,6 +42,9 @@ fmt: setup ## formats, and repairs what lint can
 
 bench: setup ## a short benchmark, against the committed result
 	$(BIN)/python -m bench.quick $(ARGS)
+
+soak: setup ## ten minutes of trees whose callers hang up; prints what was left: ARGS=
+	@$(BIN)/python -m bench.soak $(ARGS)
 
 docs: setup ## runs every code block of README.md and docs/
 	$(BIN)/python -m pytest tests/docs $(TESTS)

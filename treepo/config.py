@@ -15,7 +15,7 @@ from treepo.errors import FieldError
 Branching = Literal["entropy", "even", "low_prob", "high_prob"]
 Fallback = Literal["random", "entropy", "disagreement", "none"]
 Vote = Literal["majority", "weighted", "confidence", "likelihood", "none"]
-Include = Literal["nodes", "entropies", "texts"]
+Include = Literal["nodes", "entropies", "texts", "record"]
 
 
 def _as_tuple(value: object) -> object:
@@ -151,7 +151,9 @@ class TreeConfig(BaseModel):
         ge=1,
     )
     include: Includes = _option(
-        (), "a list of `nodes`, `entropies`, `texts`", "extra detail in the response"
+        (),
+        "a list of `nodes`, `entropies`, `texts`, `record`",
+        "extra detail in the response; `record` is the whole tree as a rollout file has it",
     )
 
     @property

@@ -8,6 +8,7 @@ One tree, so that callers can catch `TreePOError` and nothing of ours slips thro
     ├── EngineError           the engine refused or failed; `is_retryable` says which
     │   └── EngineDeadError   the engine is gone and will not come back in this process
     ├── OverloadError         no room now; `retry_after_s` says when to ask again
+    │   └── DrainingError     the server is about to end; another one has to be asked
     ├── UnsupportedError      an installed library is outside the tested range
     ├── RolloutFileError      a rollout file, with its path and line
     └── CheckpointError       a training checkpoint
@@ -76,6 +77,10 @@ class OverloadError(TreePOError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class DrainingError(OverloadError):
+    """The server ends and takes nothing new."""
 
 
 class UnsupportedError(TreePOError):

@@ -81,6 +81,8 @@ class _Run:
         self.notes: list[str] = []
         self._started = time.monotonic()
         self._timer = self._arm_deadline()
+        if job.ending is not None:
+            job.ending.add_done_callback(self._told_to_end)
 
     # opening paths
 
@@ -270,6 +272,9 @@ class _Run:
         expired = Expired(TreeFinish.DEADLINE.value)
         loop = asyncio.get_running_loop()
         return loop.call_later(self.config.deadline_ms / 1000, self.requests.tell, expired)
+
+    def _told_to_end(self, ending: asyncio.Future[TreeFinish]) -> None:
+        self.requests.tell(Expired(ending.result().value))
 
     async def close(self) -> None:
         """Leave nothing behind, however the tree ended."""

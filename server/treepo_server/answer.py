@@ -23,12 +23,18 @@ class TreeAnswer:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._streamed: list[Path] = []
+        self._num_told = 0
         self._outcome: Outcome | None = None
 
     def give_index(self, path: Path) -> int:
         """The index of the next choice, for a path that is streamed as it grows."""
         self._streamed.append(path)
         return len(self._streamed) - 1
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a path is streamed that no progress chunk has told of."""
+        return len(self._streamed) > self._num_told
 
     def finish(self, tree: Tree) -> None:
         """Take the finished tree."""
@@ -45,11 +51,6 @@ class TreeAnswer:
         assert self._outcome is not None
         return self._outcome
 
-    @property
-    def num_cached_tokens(self) -> int:
-        """Tokens of the prompt that the prefix cache held."""
-        return self.outcome.tree.stats.prompt_cached_tokens
-
     @cached_property
     def choices(self) -> list[Choice]:
         """The choices of the response, by their index."""
@@ -63,9 +64,24 @@ class TreeAnswer:
             return self._plan.journal.num_tokens
         return self._outcome.tree.stats.generated_tokens
 
+    def num_cached(self) -> int:
+        """Tokens of the prompt that the prefix cache held; 0 while the tree grows."""
+        return self._outcome.tree.stats.prompt_cached_tokens if self._outcome else 0
+
     def progress(self) -> dict[str, Any]:
-        """The `tree` of a progress chunk."""
-        return wire.progress_report(self._plan.job.id, self._plan.journal)
+        """The `tree` of a progress chunk; each streamed path is told of once."""
+        since, self._num_told = self._num_told, len(self._streamed)
+        indices = {path.id: index for index, path in enumerate(self._streamed)}
+        opened = [
+            wire.OpenedReport(
+                index=indices[path.id],
+                parent=indices.get(path.parent.id) if path.parent else None,
+                start=path.start,
+                is_late=path.is_late,
+            )
+            for path in self._streamed[since:]
+        ]
+        return wire.progress_report(self._plan.job.id, self._plan.journal, opened)
 
     def choice(self, index: int) -> dict[str, Any]:
         """The `tree` of a choice; before the tree has ended, what is known of it."""
@@ -77,12 +93,12 @@ class TreeAnswer:
         return wire.dumped(wire.choice_report(known, self._outcome.tree))
 
     def report(self) -> dict[str, Any] | None:
-        """The `tree` of the response; a stream's also names its winner and its choices."""
+        """The `tree` of the response; where choices cannot carry theirs, it names them."""
         if self._outcome is None:
             return None
         plan = self._plan
         report = wire.tree_report(self._outcome, plan.job.config, plan.decoder, plan.all_notes())
-        if plan.request.is_stream:
+        if plan.request.is_stream or plan.request.is_single:
             report.winner = self._winner()
             report.choices = [
                 wire.IndexedChoiceReport(index=index, **self.choice(index))

@@ -14,6 +14,7 @@ from typing import Any
 from treepo.errors import (
     CheckpointError,
     ConfigError,
+    DrainingError,
     EngineDeadError,
     EngineError,
     FieldError,
@@ -49,6 +50,7 @@ RULES: dict[type[TreePOError], Rule] = {
         "The engine has stopped. Send the request to another server.",
     ),
     OverloadError: Rule(HTTPStatus.TOO_MANY_REQUESTS),
+    DrainingError: Rule(HTTPStatus.SERVICE_UNAVAILABLE),
     UnsupportedError: _OURS,
     RolloutFileError: _OURS,
     CheckpointError: _OURS,

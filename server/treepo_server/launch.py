@@ -21,14 +21,18 @@ from treepo.engines.vllm_settings import (
     cpu_environment,
     with_entropies,
 )
+from treepo.engines.vllm_worker import WORKER
 from treepo.errors import ConfigError, TreePOError
 from treepo.local.embedded import MODEL_NAME, prepare
 from treepo.local.processes import end_with_parent
+from treepo_server.options import add_flags, apply_flags
 from treepo_server.plugins import ENDPOINT_GROUP, PLUGIN, plugin_names
 
 HELP = """Serves a model over the OpenAI API, with tree search for requests that carry a `tree`.
 Without MODEL it is the embedded SmolLM2-135M-Instruct. Every flag is vLLM's own: `--help=all`
-shows them, `--help=ModelConfig` a group of them."""
+shows them, `--help=ModelConfig` a group of them. Those that begin with --tree are added, and
+--log-json; --tree-alias 'NAME={"width": 8}' lists a model NAME that samples such a tree, for
+clients that cannot send one."""
 
 # Room for the paths of a wide tree, and a prefill that the smallest machines take in one go.
 EMBEDDED_MAX_MODEL_LEN = 4096
@@ -88,12 +92,15 @@ def _parsed(argv: list[str]) -> tuple[Any, Namespace]:
     parser.usage, parser.description = "treepo serve [MODEL] [any vLLM flag]", HELP
     if current_platform.is_cpu():
         parser.set_defaults(**CPU_DEFAULTS)
+    add_flags(parser)
     args = top.parse_args(["serve", *_with_leading_model(argv)])
+    apply_flags(args)
     if args.model_tag == MODEL_NAME or (
         args.model_tag is None and args.model == parser.get_default("model")
     ):
         _use_embedded(args)
     args.logits_processors = with_entropies(vars(args))
+    args.worker_extension_cls = args.worker_extension_cls or WORKER
     if current_platform.is_cpu():
         _fit_to_cpu(args, parser.get_default("gpu_memory_utilization"))
     if configure := getattr(logger, "configure_logging_from_args", None):

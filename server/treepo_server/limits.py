@@ -7,7 +7,8 @@ Read once from the environment, so that `treepo serve` and vLLM's own server obe
     TREEPO_MAX_TOTAL_TOKENS  largest `tree.max_total_tokens` (default: no limit)
 
 A request above a limit is refused; where a limit is set and the request says nothing, the limit
-holds. A new limit is a field here. Load of the whole server is not its business.
+holds. A new limit is a field here, with a flag in `options.py`. What all trees together may use is
+`capacity.py`'s.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Limits:
         names = ("max_width", "max_depth", "max_total_tokens")
         keys = {name: PREFIX + name.upper() for name in names}
         return cls(
-            **{n: _positive(k, environment[k]) for n, k in keys.items() if environment.get(k)}
+            **{n: positive(k, environment[k]) for n, k in keys.items() if environment.get(k)}
         )
 
     def apply(self, config: TreeConfig) -> TreeConfig:
@@ -73,7 +74,12 @@ def _check(field: str, asked: int | None, limit: int | None, name: str) -> int |
     return asked
 
 
-def _positive(key: str, text: str) -> int:
+def positive(key: str, text: str) -> int:
+    """The integer that an environment variable sets.
+
+    Raises:
+        ConfigError: It is none, or below 1.
+    """
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"{key} is {text!r}; set it to an integer of at least 1 or unset it")
     return int(text)

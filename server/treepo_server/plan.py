@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import uuid
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from treepo.growth.decoder import PromptDecoder
 from treepo.growth.texts import Texts
 from treepo.sampler import Job
 from treepo_server.journal import Journal
-from treepo_server.request import GRAMMAR_NOTE, TreeRequest, independent
+from treepo_server.request import INDEPENDENT_NOTE, TreeRequest, independent
 
 _NEED_LOGPROBS = ("low_prob", "high_prob")
 
@@ -36,6 +37,7 @@ class Plan:
         decoder: Token ids to text.
         failures: Texts whose answer could not be read, by reason; filled in while it runs.
         notes: What is done otherwise than asked, in words.
+        request_id: vLLM's name of the request.
     """
 
     request: TreeRequest
@@ -44,6 +46,7 @@ class Plan:
     decoder: PromptDecoder
     failures: Counter[str]
     notes: tuple[str, ...]
+    request_id: str
 
     @property
     def has_logprobs(self) -> bool:
@@ -97,7 +100,7 @@ def make_plan(
         texts=Texts(decoder, reader, watch if watch.can_stop else None),
         observer=journal,
     )
-    return Plan(request, job, journal, decoder, reader.failures, notes)
+    return Plan(request, job, journal, decoder, reader.failures, notes, request_id)
 
 
 def sampling_of(params: Any, config: TreeConfig) -> Sampling:
@@ -105,6 +108,7 @@ def sampling_of(params: Any, config: TreeConfig) -> Sampling:
     template = copy.copy(params)
     template.n = 1
     wants = config.branching in _NEED_LOGPROBS or config.vote == "likelihood"
+    wants = wants or "record" in config.include
     return Sampling(
         max_tokens=params.max_tokens,
         min_tokens=params.min_tokens,
@@ -131,6 +135,21 @@ def needs_uncertainty(config: TreeConfig) -> bool:
 
 
 def _branchable(config: TreeConfig, params: Any) -> tuple[TreeConfig, tuple[str, ...]]:
-    if params.structured_outputs is None and params.thinking_token_budget is None:
+    what = list(_restarting(params))
+    if not what:
         return config, ()
-    return independent(config), (GRAMMAR_NOTE.format(width=config.width),)
+    return independent(config), (
+        INDEPENDENT_NOTE.format(what=" and ".join(what), width=config.width),
+    )
+
+
+def _restarting(params: Any) -> Iterator[str]:
+    """What the engine would begin anew in a branch, whose inherited tokens are its prompt."""
+    if params.structured_outputs is not None:
+        yield "a grammar"
+    if params.thinking_token_budget is not None:
+        yield "a thinking budget"
+    # Repetition penalties count prompts as well, so they hold in a branch.
+    for name in ("presence_penalty", "frequency_penalty", "bad_words"):
+        if getattr(params, name):
+            yield f"`{name}`"

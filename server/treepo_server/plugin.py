@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from treepo_server.aliases import Aliases
+from treepo_server.capacity import Capacity
 from treepo_server.limits import Limits
 from treepo_server.versions import check_vllm
 
@@ -21,6 +23,8 @@ class TreePlugin:
 
     def __init__(self) -> None:
         self._limits = Limits()
+        self._capacity = Capacity()
+        self._aliases = Aliases()
 
     def attach_router(self, app: Any) -> None:
         """Put our routes in front of vLLM's.
@@ -30,25 +34,41 @@ class TreePlugin:
 
         Raises:
             UnsupportedError: This vLLM is outside the tested range.
-            ConfigError: A limit in the environment is not a number.
+            ConfigError: A limit or an alias in the environment is wrong.
         """
         check_vllm()
         self._limits = Limits.from_env(os.environ)
+        self._capacity = Capacity.from_env(os.environ)
+        self._aliases = Aliases.from_env(os.environ, self._limits)
+        from starlette.middleware import Middleware
+
+        from treepo_server import capabilities, viewer
+        from treepo_server.drain import DrainOnSignal
+        from treepo_server.guard import TreeGuard
         from treepo_server.routes import ROUTES
 
         for route in ROUTES:
-            route.attach(app)
+            route.attach(app, self._aliases)
+        paths = [route.path for route in ROUTES]
+        capabilities.attach(app, self._limits, self._aliases, paths)
+        viewer.attach(app)
+        # Last is innermost: behind authentication, and seen by what counts requests.
+        app.user_middleware.append(Middleware(TreeGuard, routes=paths, aliases=self._aliases))
+        app.user_middleware.append(Middleware(DrainOnSignal, grace_s=self._capacity.drain_s))
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Make the service, once the engine runs."""
-        from vllm.logger import init_logger
-
         from treepo.engines.entropy_source import connect
+        from treepo_server.logs import log
         from treepo_server.service import TreeService
 
+        listed = await state.openai_serving_models.show_available_models()
+        self._aliases.check(model.id for model in listed.data)
         tasks = await engine_client.get_supported_tasks()
         entropies = await connect(engine_client)
         if entropies.ring is None:
-            # Below vLLM's own name, so that it shows wherever vLLM's log does.
-            init_logger("vllm.treepo").info("no exact entropies: %s", entropies.reason)
-        state.treepo = TreeService(engine_client, tasks, self._limits, entropies)
+            log.info("no exact entropies: %s", entropies.reason)
+        num_processes = getattr(args, "api_server_count", None) or 1
+        state.treepo = TreeService(
+            engine_client, tasks, self._limits, entropies, self._capacity, num_processes
+        )

@@ -31,16 +31,29 @@ class TreeClient:
     """The engine client for one request with a tree; see the module docstring.
 
     Attributes:
-        answer: The tree's part of the response; None until `generate` was called.
+        answers: The part of the response of each tree: one, or one per turn where vLLM calls
+            tools itself; empty until `generate` was called.
+        is_planned: Set once `generate` has taken the request.
     """
 
     def __init__(self, service: TreeService, request: TreeRequest) -> None:
-        self.answer: TreeAnswer | None = None
+        self.answers: list[TreeAnswer] = []
+        self.is_planned = asyncio.Event()
         self._service = service
         self._request = request
 
+    @property
+    def answer(self) -> TreeAnswer:
+        """The part of the tree that was planned last."""
+        return self.answers[-1]
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._service.client, name)
+
+    @property
+    def num_choices(self) -> int:
+        """Choices that the caller asked for."""
+        return self._request.num_choices
 
     def generate(
         self, prompt: dict[str, Any], sampling_params: Any, request_id: str, **options: Any
@@ -55,7 +68,8 @@ class TreeClient:
         service, request = self._service, self._request
         plan = service.plan(request, prompt, sampling_params, request_id, options)
         outputs = Outputs(request_id, prompt, service.client.renderer.tokenizer, plan.decoder)
-        self.answer = TreeAnswer(plan)
+        self.answers.append(TreeAnswer(plan))
+        self.is_planned.set()
         run = _Run(plan, self.answer, outputs, lambda: service.start(plan, prompt, options))
         if not request.is_stream:
             return run.whole()
@@ -88,32 +102,37 @@ class _Run:
             whole(index, choice.path, self._plan.journal, has_logprobs=self._plan.has_logprobs)
             for index, choice in enumerate(self._answer.choices)
         ]
-        cached = self._answer.num_cached_tokens
+        cached = self._answer.num_cached()
         yield self._outputs.output(pieces, finished=True, num_cached_tokens=cached)
 
     async def chosen(self) -> AsyncIterator[Any]:
         """The chosen choices once the tree has ended, in their original pieces."""
         task = self._start()
         try:
-            yield self._outputs.output([])
+            if not self._plan.request.is_single:
+                yield self._outputs.output([], num_cached_tokens=0)
             self._answer.finish(await _tree(task))
+            cached = self._answer.num_cached()
             for index, choice in enumerate(self._answer.choices):
                 for piece in self._replayed(index, choice):
-                    yield self._outputs.output([piece])
+                    yield self._outputs.output([piece], num_cached_tokens=cached)
         finally:
             task.cancel()
 
     async def all_paths(self) -> AsyncIterator[Any]:
-        """Every path as it grows; a path gets the next free index and keeps it."""
+        """Every path as it grows; a path gets the next free index and keeps it.
+
+        A path that takes the place of a pruned or lost one has an index from `n` on.
+        """
         replays: dict[int, Replay] = {}
         changes: asyncio.Queue[Path | None] = asyncio.Queue()
         self._plan.journal.changed = changes.put_nowait
         task = self._start()
         task.add_done_callback(lambda _: changes.put_nowait(None))
         try:
-            yield self._outputs.output([])
+            yield self._outputs.output([], num_cached_tokens=0)
             while (path := await changes.get()) is not None:
-                if path.id not in replays and len(replays) < self._plan.request.num_choices:
+                if path.id not in replays and len(replays) < self._plan.request.num_indices:
                     index = self._answer.give_index(path)
                     replays[path.id] = self._replay(index, path)
                 if path.id in replays:

@@ -21,6 +21,11 @@ class Ranks:
         self._num_ranks = num_ranks
         self._trees: Counter[int] = Counter()
 
+    @property
+    def num_ranks(self) -> int:
+        """Ranks that this process sends requests to."""
+        return self._num_ranks
+
     @classmethod
     def of(cls, parallel_config: Any) -> Ranks:
         """The ranks behind vLLM's `ParallelConfig`."""

@@ -23,11 +23,12 @@ _REFUSED = {
     "prompt_embeds": "Send the prompt as text or token ids.",
     "kv_transfer_params": "Leave it out: a tree prefills and decodes on one engine.",
     "ec_transfer_params": "Leave it out: a tree prefills and decodes on one engine.",
+    "background": "Leave it out and stream instead: a tree ends when its caller leaves.",
 }
 
-GRAMMAR_NOTE = (
-    "a grammar or a thinking budget starts afresh in every branch, so the {width} trajectories "
-    "were sampled independently from the prompt"
+INDEPENDENT_NOTE = (
+    "{what} would start afresh in every branch, so the {width} trajectories were sampled "
+    "independently from the prompt"
 )
 
 
@@ -41,6 +42,7 @@ class TreeRequest:
         is_stream: Whether the answer is streamed.
         max_tokens: The caller's own bound on a completion, None where they set none.
         max_tokens_field: The name under which they set it.
+        is_single: Whether the route has room for one output only, in every piece of a stream.
     """
 
     config: TreeConfig
@@ -48,11 +50,18 @@ class TreeRequest:
     is_stream: bool = False
     max_tokens: int | None = None
     max_tokens_field: str = "max_tokens"
+    is_single: bool = False
 
     @property
     def streams_all(self) -> bool:
         """Whether every path is streamed as it grows; otherwise the chosen ones follow the end."""
-        return self.is_stream and self.num_choices == self.config.width
+        is_each = self.num_choices == self.config.width
+        return self.is_stream and is_each and not self.is_single
+
+    @property
+    def num_indices(self) -> int:
+        """Most choices of a stream of all paths: the sampler replaces up to `width + 1` of them."""
+        return 1 if self.num_choices == 1 else 2 * self.num_choices + 1
 
 
 def has_tree(request: Any) -> bool:
@@ -66,8 +75,13 @@ def strip_private(request: Any) -> None:
         request.vllm_xargs.pop(ENTROPY_KEY, None)
 
 
-def read_request(request: Any, limits: Limits) -> TreeRequest:
+def read_request(request: Any, limits: Limits, *, is_single: bool = False) -> TreeRequest:
     """The tree that a request asks for.
+
+    Args:
+        request: As vLLM parsed it.
+        limits: Of this server.
+        is_single: Whether the route has room for one output only.
 
     Raises:
         FieldError: A field of `tree` is wrong or above the server's limit, or another field of
@@ -75,13 +89,9 @@ def read_request(request: Any, limits: Limits) -> TreeRequest:
     """
     config = _read_config(request.model_extra["tree"], limits)
     _check_honoured(request)
-    num_choices = 1 if request.n is None else request.n
-    if num_choices > config.width:
-        raise FieldError(
-            "n", num_choices, f"1 to `tree.width` ({config.width})", "Send a larger width or less."
-        )
+    num_choices = _num_choices(request, 1 if is_single else config.width)
     field, max_tokens = _max_tokens(request)
-    return TreeRequest(config, num_choices, bool(request.stream), max_tokens, field)
+    return TreeRequest(config, num_choices, bool(request.stream), max_tokens, field, is_single)
 
 
 def _read_config(value: object, limits: Limits) -> TreeConfig:
@@ -107,11 +117,22 @@ def _check_honoured(request: Any) -> None:
         )
 
 
+def _num_choices(request: Any, most: int) -> int:
+    asked = getattr(request, "n", None)
+    if asked is None:
+        return 1
+    if not isinstance(asked, int) or not 1 <= asked <= most:
+        allowed = f"1 to `tree.width` ({most})" if most > 1 else "1: only the winner comes back"
+        raise FieldError("n", asked, allowed, "Send a larger width or fewer choices.")
+    return asked
+
+
 def _max_tokens(request: Any) -> tuple[str, int | None]:
     """The bound that the caller set; a default of the protocol is none."""
-    for name in ("max_completion_tokens", "max_tokens"):
-        if name in request.model_fields_set and getattr(request, name) is not None:
-            return name, getattr(request, name)
+    for name in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
+        value = getattr(request, name, None)
+        if name in request.model_fields_set and isinstance(value, int):
+            return name, value
     return "max_tokens", None
 
 

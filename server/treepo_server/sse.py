@@ -10,16 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 PROGRESS_INTERVAL_S = 1.0
 """Longest silence on a stream, in seconds."""
 
 DONE = "data: [DONE]\n\n"
 _PREFIX = "data: "
+# Quotes within strings are escaped, so this is never part of a text.
+_INDEX = re.compile(r'"choices":\[{"index":(\d+),')
+T = TypeVar("T")
+
+
+class _End:
+    """Behind the last item."""
+
+
+_END = _End()
 
 
 class StreamedTree(Protocol):
@@ -29,8 +40,17 @@ class StreamedTree(Protocol):
         """The `tree` of a progress chunk."""
         ...
 
+    @property
+    def has_news(self) -> bool:
+        """Whether a choice was opened that no progress chunk has told of."""
+        ...
+
     def num_tokens(self) -> int:
         """Tokens generated so far; once the tree has ended, exactly."""
+        ...
+
+    def num_cached(self) -> int:
+        """Tokens of the prompt that the prefix cache held, as far as known."""
         ...
 
     def choice(self, index: int) -> dict[str, Any]:
@@ -73,7 +93,7 @@ class TreeStream:
     Attributes:
         tree: The tree being streamed.
         frame: For chunks of our own.
-        num_choices: Choices that get a last chunk each.
+        num_choices: Choices that get a last chunk each; further ones only where they begin.
     """
 
     tree: StreamedTree
@@ -81,13 +101,15 @@ class TreeStream:
     num_choices: int
     _held: dict[str, Any] | None = None
     _finished: set[int] = field(default_factory=set)
+    _unbegun: dict[int, str] = field(default_factory=dict)
+    _begun: set[int] = field(default_factory=set)
 
     async def events(
         self, chunks: AsyncGenerator[str, None], interval_s: float = PROGRESS_INTERVAL_S
     ) -> AsyncGenerator[str, None]:
         """The stream that the caller reads, from the one that vLLM writes."""
         yield self._progress()
-        async with aclosing(_with_silences(chunks, interval_s)) as pieces:
+        async with aclosing(with_silences(chunks, interval_s)) as pieces:
             async for piece in pieces:
                 for line in self._lines(piece):
                     yield line
@@ -97,15 +119,20 @@ class TreeStream:
             return [self._progress()]
         if piece == DONE:
             return [*(_line(chunk) for chunk in self._last()), DONE]
-        return self._passed(piece)
+        # Where a choice forked off is told before its first text.
+        news = [self._progress()] if self.tree.has_news else []
+        return [*news, *self._passed(piece)]
 
     def _progress(self) -> str:
         return _line({**self.frame.chunk(0), "tree": self.tree.progress()})
 
     def _passed(self, piece: str) -> list[str]:
         """The lines to send now; a chunk that may be the last one waits for the next."""
+        if self._is_early(piece):
+            return []
         lines = [] if self._held is None else [_line(self._held)]
         self._held = None
+        lines += self._begin(piece)
         if '"finish_reason":"' not in piece and '"usage":{' not in piece:
             return [*lines, piece]
         chunk = json.loads(piece.removeprefix(_PREFIX))
@@ -116,11 +143,30 @@ class TreeStream:
             self._finished.add(choice["index"])
             choice["tree"] = self.tree.choice(choice["index"])
         if chunk.get("usage"):
-            count_tokens(chunk["usage"], self.tree.num_tokens())
+            count_tokens(chunk["usage"], self.tree.num_tokens(), self.tree.num_cached())
         if chunk["choices"] and not ending:
             return [*lines, _line(chunk)]
         self._held = chunk
         return lines
+
+    def _is_early(self, piece: str) -> bool:
+        """Whether a piece only names the role of a choice that may never begin; it is kept."""
+        if '"role":"' not in piece:
+            return False
+        index = json.loads(piece.removeprefix(_PREFIX))["choices"][0]["index"]
+        if index < self.num_choices:
+            return False
+        self._unbegun[index] = piece
+        return True
+
+    def _begin(self, piece: str) -> list[str]:
+        """The role of the further choice that begins with this piece."""
+        match = _INDEX.search(piece)
+        if match is None or int(match[1]) < self.num_choices:
+            return []
+        index = int(match[1])
+        self._begun.add(index)
+        return [self._unbegun.pop(index)] if index in self._unbegun else []
 
     def _last(self) -> list[dict[str, Any]]:
         report = self.tree.report()
@@ -135,7 +181,7 @@ class TreeStream:
 
     def _unused(self) -> list[dict[str, Any]]:
         """Last chunks for choices that no path has filled."""
-        missing = sorted(set(range(self.num_choices)) - self._finished)
+        missing = sorted((set(range(self.num_choices)) | self._begun) - self._finished)
         self._finished.update(missing)
         return [
             self.frame.chunk(index, finish_reason="stop", tree=self.tree.choice(index))
@@ -143,34 +189,36 @@ class TreeStream:
         ]
 
 
-def count_tokens(usage: dict[str, Any], num_tokens: int) -> None:
+def count_tokens(usage: dict[str, Any], num_tokens: int, num_cached: int) -> None:
     """Let a usage object count every generated token once, instead of those of the choices."""
     usage["completion_tokens"] = num_tokens
     usage["total_tokens"] = usage["prompt_tokens"] + num_tokens
+    if usage.get("prompt_tokens_details"):
+        usage["prompt_tokens_details"]["cached_tokens"] = num_cached
 
 
 def _line(chunk: dict[str, Any]) -> str:
     return f"{_PREFIX}{json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-async def _with_silences(
-    chunks: AsyncGenerator[str, None], interval_s: float
-) -> AsyncGenerator[str | None, None]:
-    """The chunks, and None whenever none came for `interval_s` seconds."""
-    step = asyncio.ensure_future(anext(chunks, DONE))
+async def with_silences(
+    items: AsyncGenerator[T, None], interval_s: float
+) -> AsyncGenerator[T | None, None]:
+    """The items, and None whenever none came for `interval_s` seconds."""
+    step = asyncio.ensure_future(anext(items, _END))
     try:
         while True:
             done, _ = await asyncio.wait({step}, timeout=interval_s)
             if not done:
                 yield None
                 continue
-            piece = step.result()
-            yield piece
-            if piece == DONE:
+            item = step.result()
+            if isinstance(item, _End):
                 return
-            step = asyncio.ensure_future(anext(chunks, DONE))
+            yield item
+            step = asyncio.ensure_future(anext(items, _END))
     finally:
         step.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await step
-        await chunks.aclose()
+        await items.aclose()

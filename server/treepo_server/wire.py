@@ -8,6 +8,7 @@ is a field here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 
 from treepo.config import TreeConfig
 from treepo.growth.decoder import PromptDecoder
+from treepo.rollout.record import VERSION, tree_values
 from treepo.tree import Finish, Node, Trajectory, Tree
 from treepo_server.choices import Choice, Outcome
 from treepo_server.journal import Journal
@@ -68,13 +70,22 @@ class ChoiceReport(BaseModel):
 
 
 class IndexedChoiceReport(ChoiceReport):
-    """A choice in the last chunk of a stream."""
+    """A choice that cannot carry its own report: in a stream, or in `/v1/responses`."""
 
     index: int
 
 
+class OpenedReport(BaseModel):
+    """A choice that begins to stream: `start` tokens are those of choice `parent`."""
+
+    index: int
+    parent: int | None
+    start: int
+    is_late: bool
+
+
 class TreeReport(BaseModel):
-    """The `tree` of a response; `winner` and `choices` only in the last chunk of a stream."""
+    """The `tree` of a response; `winner` and `choices` only where choices cannot carry theirs."""
 
     id: str
     answer: str | None
@@ -89,6 +100,7 @@ class TreeReport(BaseModel):
     uncertainty: str
     trajectories: list[TrajectoryReport]
     nodes: list[NodeReport] | None = None
+    record: dict[str, Any] | None = None
     winner: int | None = None
     choices: list[IndexedChoiceReport] | None = None
 
@@ -112,7 +124,9 @@ def tree_report(
         uncertainty=tree.uncertainty_kind,
         trajectories=[_trajectory(outcome, t, config) for t in tree.trajectories],
     )
-    if config.include:
+    if "record" in config.include:
+        report.record = {"rollout": VERSION, "key": tree.id, "tree": tree_values(tree)}
+    if set(config.include) - {"record"}:
         report.nodes = [_node(tree, node, config, decoder) for node in tree.nodes]
     return report
 
@@ -130,16 +144,18 @@ def choice_report(choice: Choice, tree: Tree) -> ChoiceReport:
     )
 
 
-def progress_report(tree_id: str, journal: Journal) -> dict[str, Any]:
-    """What is known of a tree that still grows."""
-    return {
-        "id": tree_id,
-        "progress": {
-            "live_paths": journal.num_live,
-            "finished": journal.num_finished,
-            "generated_tokens": journal.num_tokens,
-        },
+def progress_report(
+    tree_id: str, journal: Journal, opened: Sequence[OpenedReport] = ()
+) -> dict[str, Any]:
+    """What is known of a tree that still grows, and the choices opened since the last report."""
+    progress: dict[str, Any] = {
+        "live_paths": journal.num_live,
+        "finished": journal.num_finished,
+        "generated_tokens": journal.num_tokens,
     }
+    if opened:
+        progress["opened"] = [dumped(choice) for choice in opened]
+    return {"id": tree_id, "progress": progress}
 
 
 def dumped(report: BaseModel) -> dict[str, Any]:

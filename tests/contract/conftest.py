@@ -4,6 +4,7 @@ It takes about a minute to start, far longer than its tests. `server` is the pro
 real OpenAI SDK, `chat` and `complete` call it with a tree.
 """
 
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,10 @@ SEED = 1
 MODEL = "tiny"
 MAX_LENGTH = 4096
 MAX_WIDTH = 16
+FLAGS = ("--served-model-name", MODEL, "--enable-prompt-tokens-details")
+FLAGS += ("--kv-cache-memory-bytes", str(64 * 1024**2))
+ALIAS = "tiny-tree"
+ALIAS_TREE = {"width": 3, "branching": "even"}
 MESSAGES = [{"role": "user", "content": "What is 1 + 1?"}]
 PROMPT = "What is 1 + 1? It is"
 
@@ -35,9 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
     folder = tmp_path_factory.mktemp("contract")
     model = build(folder / "model", max_length=MAX_LENGTH)
-    flags = ["--served-model-name", MODEL, "--enable-prompt-tokens-details"]
-    flags += ["--kv-cache-memory-bytes", str(64 * 1024**2)]
-    with serve(model, folder / "log", *flags, TREEPO_MAX_WIDTH=str(MAX_WIDTH)) as running:
+    alias = ["--tree-alias", f"{ALIAS}={json.dumps(ALIAS_TREE)}"]
+    with serve(model, folder / "log", *FLAGS, *alias, TREEPO_MAX_WIDTH=str(MAX_WIDTH)) as running:
         yield running
 
 
@@ -52,6 +56,21 @@ def client(server: Server) -> Iterator[OpenAI]:
 def text_of(choice: Any) -> str:
     """The text of a choice of either route."""
     return choice.message.content if hasattr(choice, "message") else choice.text
+
+
+@pytest.fixture(scope="session")
+def respond(client: OpenAI) -> Any:
+    """`respond(tree, **options)`: a response of `/v1/responses`; without a tree for None."""
+
+    def call(tree: dict[str, Any] | None, **options: Any) -> Any:
+        extra = {"seed": SEED, **options.pop("extra_body", {})}
+        if tree is not None:
+            extra["tree"] = tree
+        return client.responses.create(
+            **{"model": MODEL, "input": "What is 1 + 1?", "extra_body": extra, **options}
+        )
+
+    return call
 
 
 def _call(create: Any, fixed: dict[str, Any], tree: dict[str, Any] | None, **options: Any) -> Any:

@@ -1,14 +1,18 @@
 """A caller who leaves takes every request of their tree along, whenever they leave."""
 
 import json
-from contextlib import closing
+import time
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 
 import pytest
 
-from tests.contract.conftest import MAX_LENGTH, MESSAGES, MODEL, PROMPT
+from tests.contract.conftest import MAX_LENGTH, MAX_WIDTH, MESSAGES, MODEL, PROMPT
+from tests.support.server import metric_in
+from treepo.engines.vllm_settings import CPU_DEFAULTS
 
 WIDTH = 8
+SLOTS = CPU_DEFAULTS["max_num_seqs"]
 GONE_LIMIT_S = 10
 START_LIMIT_S = 60
 ROUTES = {
@@ -17,7 +21,7 @@ ROUTES = {
 }
 
 
-def long_request(path, num_choices, *, is_stream):
+def long_request(path, num_choices, *, is_stream, width=WIDTH):
     """A tree that runs for many seconds, and at once with all its paths."""
     body = {
         "model": MODEL,
@@ -25,7 +29,7 @@ def long_request(path, num_choices, *, is_stream):
         "n": num_choices,
         "max_tokens": MAX_LENGTH - 100,
         "ignore_eos": True,
-        "tree": {"width": WIDTH, "root_branching": WIDTH, "branching": "even"},
+        "tree": {"width": width, "root_branching": width, "branching": "even"},
         **ROUTES[path],
     }
     return json.dumps(body), {"Content-Type": "application/json"}
@@ -57,3 +61,32 @@ def test_other_trees_are_not_touched(server, chat):
         beside = chat({"width": 4}, max_tokens=100, seed=5).choices[0].message.content
     server.wait_for(0, GONE_LIMIT_S)
     assert beside == alone
+
+
+def test_a_tree_that_waits_for_a_slot_leaves_at_once_and_holds_up_nobody(server, chat):
+    path = "/v1/chat/completions"
+    with ExitStack() as stack:
+        for _ in range(SLOTS // MAX_WIDTH):
+            stack.enter_context(asked(server, path, MAX_WIDTH))
+        server.wait_for(SLOTS, START_LIMIT_S)
+        with asked(server, path, MAX_WIDTH):
+            wait_for_paths(server, "waiting", MAX_WIDTH)
+        wait_for_paths(server, "waiting", 0)
+        assert metric_in(server.read("/metrics"), "treepo_live_paths") == SLOTS
+    server.wait_for(0, GONE_LIMIT_S)
+    assert chat({"width": 2}, max_tokens=20).choices
+
+
+@contextmanager
+def asked(server, path, width):
+    """A long tree that runs until the block is left."""
+    body, headers = long_request(path, 1, is_stream=False, width=width)
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=START_LIMIT_S)) as connection:
+        connection.request("POST", path, body, headers)
+        yield
+
+
+def wait_for_paths(server, kind, count):
+    deadline = time.monotonic() + START_LIMIT_S
+    while metric_in(server.read("/metrics"), f"treepo_{kind}_paths") != count:
+        assert time.monotonic() < deadline

@@ -7,10 +7,11 @@ from treepo.errors import ConfigError, UnsupportedError
 from treepo_server import plugin
 from treepo_server.plugin import TreePlugin
 
-PATHS = ("/v1/chat/completions", "/v1/completions")
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 BODIES = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]},
     "/v1/completions": {"prompt": "hi"},
+    "/v1/responses": {"input": "hi"},
 }
 
 
@@ -20,6 +21,7 @@ def app():
     from fastapi import FastAPI, Request
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
     from vllm.plugins.endpoint_plugins import interface
 
     app = FastAPI()
@@ -30,6 +32,10 @@ def app():
 
     @app.post(PATHS[1], tags=["theirs"])
     async def complete(request: CompletionRequest, raw_request: Request):
+        return {"route": "vLLM's", "asked": request.vllm_xargs}
+
+    @app.post(PATHS[2], tags=["theirs"])
+    async def respond(request: ResponsesRequest, raw_request: Request):
         return {"route": "vLLM's", "asked": request.vllm_xargs}
 
     return app, interface.attach_endpoint_plugins
@@ -70,7 +76,7 @@ def test_private_arguments_are_taken_out_on_the_way(app, monkeypatch, path):
 def test_the_openapi_document_keeps_one_operation_per_route(app, monkeypatch):
     attached = attach(app, monkeypatch)
     paths = attached.openapi()["paths"]
-    assert set(paths) == set(PATHS)
+    assert set(paths) == {*PATHS, "/v1/treepo/capabilities"}
     assert all(paths[path]["post"]["tags"] == ["theirs"] for path in PATHS)
 
 

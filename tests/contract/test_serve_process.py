@@ -1,22 +1,45 @@
-"""`treepo serve` as a process: ends when told to, fails when its engine does, leaves nothing.
+"""`treepo serve` as processes: several of them behind a key, a busy engine, and how they end.
 
-Each test starts a server of its own, since each ends it.
+Each of two servers of its own serves some tests and is ended by the last one of them, so the tests
+of a server stand in order.
 """
 
+import json
 import signal
-import subprocess
-import sys
-from contextlib import contextmanager
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+import httpx
 import psutil
 import pytest
 
 from tests.support import tiny_chat
+from tests.support.server import Server, metric_in, serve
 
 pytestmark = pytest.mark.contract
 
-# A port that the system picks; nothing here sends a request.
-FLAGS = ("--host", "127.0.0.1", "--port", "0", "--kv-cache-memory-bytes", "64M")
+KEY = "sk-contract"
+SLOTS = 8
+GRACE_S = 4
+END_LIMIT_S = 60
+WAIT_LIMIT_S = 60
+CHAT = "/v1/chat/completions"
+
+
+def body(width, max_tokens, **options):
+    return {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "What is 1 + 1?"}],
+        "max_tokens": max_tokens,
+        "tree": {"width": width, "root_branching": width, "branching": "even"},
+        **options,
+    }
+
+
+def long_body(width, **options):
+    """A tree that runs until somebody ends it."""
+    return body(width, 900, ignore_eos=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -24,50 +47,165 @@ def model(tmp_path_factory):
     return tiny_chat.build(tmp_path_factory.mktemp("tiny-chat"))
 
 
-@contextmanager
-def serving(model):
-    """A server that is up, and its processes; kills what is left of it."""
-    command = [sys.executable, "-m", "treepo.cli", "serve", str(model), *FLAGS]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    below = []
-    try:
-        seen = []
-        for line in server.stdout:
-            seen.append(line)
-            if "Application startup complete" in line:
-                break
-        else:
-            pytest.fail("the server ended:\n" + "".join(seen[-20:]))
-        below = psutil.Process(server.pid).children(recursive=True)
-        yield server, below
-    finally:
-        for process in below:
-            if process.is_running():
-                process.kill()
-        server.kill()
-        server.stdout.close()
-        server.wait()
+@pytest.fixture(scope="module")
+def pair(model, tmp_path_factory):
+    """Two API processes behind a key, with few slots."""
+    flags = ["--served-model-name", "tiny", "--kv-cache-memory-bytes", "64M"]
+    flags += ["--api-key", KEY, "--api-server-count", "2", "--log-json"]
+    flags += ["--tree-max-live-paths", str(SLOTS), "--tree-max-waiting", "2"]
+    flags += ["--tree-drain-s", str(GRACE_S)]
+    with serve(model, tmp_path_factory.mktemp("pair") / "log", *flags) as server:
+        yield server
 
 
-def end_of(server):
-    """Everything it still prints, and its exit code; the pipe closes with its last process."""
-    rest = server.stdout.read()
-    return rest, server.wait()
+@pytest.fixture(scope="module")
+def crowded(model, tmp_path_factory):
+    """A server whose KV cache holds two long sequences."""
+    flags = ["--served-model-name", "tiny", "--kv-cache-memory-bytes", "1M", "--tree-kv-full", "1"]
+    with serve(model, tmp_path_factory.mktemp("crowded") / "log", *flags) as server:
+        yield server
 
 
-def test_an_interrupt_ends_the_server_and_everything_it_started(model):
-    with serving(model) as (server, below):
-        server.send_signal(signal.SIGINT)
-        _, code = end_of(server)
-        assert code == 0
-        assert not [process for process in below if process.is_running()]
+def caller(server: Server, key=KEY) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(base_url=server.url, headers=headers, timeout=120)
 
 
-def test_a_dead_engine_ends_the_server_with_a_failure(model):
-    with serving(model) as (server, below):
-        (engine,) = [process for process in below if process.name().startswith("VLLM::EngineCor")]
-        engine.kill()
-        rest, code = end_of(server)
-        assert code == 1
-        assert "the engine died" in rest
-        assert not [process for process in below if process.is_running()]
+def post(server, request):
+    with caller(server) as http:
+        return http.post(CHAT, json=request)
+
+
+def wait_until(server, is_so):
+    """Waits for what the metrics say."""
+    deadline = time.monotonic() + WAIT_LIMIT_S
+    while not is_so(seen := server.read("/metrics")):
+        assert time.monotonic() < deadline, seen
+    return seen
+
+
+def below(server):
+    return psutil.Process(server.process.pid).children(recursive=True)
+
+
+def test_without_the_key_nothing_of_ours_is_told(pair):
+    with caller(pair, key=None) as http:
+        answers = [http.get("/v1/treepo/capabilities"), http.post(CHAT, json=body(2, 8))]
+    assert [answer.status_code for answer in answers] == [401, 401]
+    with caller(pair) as http:
+        assert http.get("/v1/treepo/capabilities").status_code == 200
+
+
+def test_all_other_routes_of_ours_are_below_v1_and_change_nothing(pair):
+    with caller(pair) as http:
+        paths = http.get("/openapi.json").json()["paths"]
+    ours = {path: set(methods) for path, methods in paths.items() if "treepo" in path}
+    assert ours
+    for path, methods in ours.items():
+        assert path.startswith("/v1/treepo/")
+        assert methods == {"get"}
+
+
+def test_both_processes_sample_trees_and_their_metrics_add_up(pair):
+    # Each process has let the engine generate something to see whether it reports entropies.
+    before = metric_in(pair.read("/metrics"), "vllm:generation_tokens_total")
+    with ThreadPoolExecutor(SLOTS) as pool:
+        answers = list(pool.map(lambda _: post(pair, body(4, 40)), range(2 * SLOTS)))
+    good = [answer.json() for answer in answers if answer.status_code == 200]
+    assert {answer.status_code for answer in answers} <= {200, 429}
+    assert good
+    seen = wait_until(pair, lambda text: not metric_in(text, "treepo_running_trees"))
+    assert metric_in(seen, "treepo_slots") == SLOTS
+    assert metric_in(seen, "treepo_trees_total", 'outcome="complete"') == len(good)
+    used = sum(answer["usage"]["completion_tokens"] for answer in good)
+    assert metric_in(seen, "treepo_tokens_total", 'kind="generated"') == used
+    assert metric_in(seen, "vllm:generation_tokens_total") - before == used
+
+
+def test_overload_is_refused_at_once_and_holds_up_nobody_when_it_ends(pair):
+    with ThreadPoolExecutor(24) as pool, caller(pair) as http:
+        streams = [
+            http.stream("POST", CHAT, json=long_body(16, stream=True, n=1)) for _ in range(24)
+        ]
+        opened = list(pool.map(lambda stream: stream.__enter__(), streams))
+        refused = [answer for answer in opened if answer.status_code == 429]
+        most = wait_until(pair, lambda text: metric_in(text, "treepo_live_paths") == SLOTS)
+        assert metric_in(most, "vllm:num_requests_running") <= SLOTS
+        assert 200 in {answer.status_code for answer in opened}
+        assert refused
+        for answer in refused:
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert json.loads(answer.read())["error"]["type"] == "RateLimitError"
+        for stream in streams:
+            stream.__exit__(None, None, None)
+    seen = wait_until(pair, lambda text: not metric_in(text, "treepo_running_trees"))
+    assert metric_in(seen, "treepo_live_paths") == metric_in(seen, "treepo_waiting_paths") == 0
+    assert metric_in(seen, "treepo_trees_total", 'outcome="overload"') == len(refused)
+    assert post(pair, body(4, 40)).status_code == 200
+
+
+def test_each_log_line_is_json_and_names_its_request(pair):
+    with caller(pair) as http:
+        answer = http.post(CHAT, json=body(2, 8), headers={"X-Request-Id": "findme"}).json()
+    lines = [line for line in pair.log.read_text().splitlines() if line.startswith("{")]
+    records = [json.loads(line) for line in lines]
+    ended = [r for r in records if r.get("request_id") == answer["id"]]
+    assert answer["id"].endswith("findme")
+    assert [r["message"].split(",")[0] for r in ended] == ["tree ended: complete"]
+
+
+def test_told_to_stop_it_answers_what_runs_and_takes_nothing_new(pair):
+    processes = below(pair)
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(post, pair, long_body(4)) for _ in range(2)]
+        wait_until(pair, lambda text: metric_in(text, "treepo_running_trees") == 2)
+        pair.process.send_signal(signal.SIGTERM)
+        late = refusal(pair)
+        answers = [future.result() for future in running]
+    assert late.headers["Retry-After"] == "5"
+    for answer in answers:
+        assert answer.status_code == 200
+        assert answer.json()["tree"]["finish"] == "cancelled"
+        assert answer.json()["choices"][0]["message"]["content"]
+    assert pair.process.wait(END_LIMIT_S) == 0
+    assert not [process for process in processes if process.is_running()]
+
+
+def refusal(server):
+    """The first answer that is one of a server about to stop."""
+    deadline = time.monotonic() + WAIT_LIMIT_S
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            answer = post(server, body(1, 1))
+            if answer.status_code == 503:
+                return answer
+    pytest.fail("no tree was refused")
+
+
+def test_a_full_cache_delays_a_tree_and_costs_it_nothing(crowded):
+    answer = post(crowded, body(8, 600, ignore_eos=True, n=8))
+    assert answer.status_code == 200
+    assert len(answer.json()["choices"]) == 8
+    assert answer.json()["tree"]["finish"] == "complete"
+    assert metric_in(crowded.read("/metrics"), "vllm:num_preemptions_total") > 0
+
+
+def test_a_dead_engine_fails_its_trees_its_health_and_the_process(crowded):
+    processes = below(crowded)
+    (engine,) = [p for p in processes if p.name().startswith("VLLM::EngineCor")]
+    with ThreadPoolExecutor(2) as pool, caller(crowded) as http:
+        whole = pool.submit(post, crowded, long_body(4))
+        with http.stream("POST", CHAT, json=long_body(4, stream=True, n=4)) as stream:
+            wait_until(crowded, lambda text: metric_in(text, "treepo_running_trees") == 2)
+            lines = stream.iter_lines()
+            first = next(lines)
+            engine.kill()
+            rest = [first, *lines]
+        assert whole.result().status_code == 503
+    said = [json.loads(line.removeprefix("data: ")) for line in rest if line.startswith("data: {")]
+    assert said[-1]["error"]["code"] == 503
+    with suppress(httpx.TransportError), caller(crowded) as http:
+        assert http.get("/health").status_code == 503
+    assert crowded.process.wait(END_LIMIT_S) == 1
+    assert "the engine died" in crowded.log.read_text()
+    assert not [process for process in processes if process.is_running()]

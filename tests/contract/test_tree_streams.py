@@ -147,3 +147,24 @@ def test_the_sdks_accumulator_reads_a_tree(client, num_choices):
         assert choice.message.content == deltas[choice.index]
         assert choice.message.role == "assistant"
         assert choice.finish_reason == "stop"
+
+
+PRUNING = {"prune": "confidence", "prune_warmup": 1, "prune_quantile": 0.5, "prune_window": 8}
+
+
+def test_what_replaces_a_pruned_path_gets_an_index_of_its_own(ask):
+    tree = {"width": 4, **PRUNING, "include": ["texts"]}
+    stream = read(ask, tree, n=4, max_tokens=300, seed=3)
+    assert stream.tree["stats"]["prunes"] > 0
+    indices = [choice["index"] for choice in stream.tree["choices"]]
+    assert indices == sorted(stream.ends) == list(range(len(indices)))
+    assert len(indices) > 4
+    assert [len(ends) for ends in stream.ends.values()] == [1] * len(indices)
+    shown = {choice["leaf"]: stream.texts[choice["index"]] for choice in stream.tree["choices"]}
+    for leaf, trajectory in stream.trajectories.items():
+        assert shown[leaf] == trajectory["text"]
+    for choice in stream.tree["choices"]:
+        (end,) = stream.ends[choice["index"]]
+        if choice["finish"] == "pruned":
+            assert end.finish_reason == "stop"
+            assert end.tree["finish"] == "pruned"

@@ -27,10 +27,12 @@ class Server:
     Attributes:
         port: Where it listens on 127.0.0.1.
         log: What it has printed.
+        process: `treepo serve`; the server's processes are its children.
     """
 
     port: int
     log: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def url(self) -> str:
@@ -42,9 +44,7 @@ class Server:
 
     def metric(self, name: str) -> float:
         """Sum of a metric over its labels."""
-        values = re.findall(rf"^vllm:{name}(?:{{.*}})? (\S+)$", self.read("/metrics"), re.M)
-        assert values, f"no metric {name}"
-        return sum(float(value) for value in values)
+        return metric_in(self.read("/metrics"), f"vllm:{name}")
 
     def num_requests(self) -> float:
         """Requests that run or wait in the engine."""
@@ -59,6 +59,13 @@ class Server:
         return time.monotonic() - start
 
 
+def metric_in(text: str, name: str, labels: str = "") -> float:
+    """Sum of a metric over its labels, in what `/metrics` says; `labels` is a part to look for."""
+    values = re.findall(rf"^{name}(?:{{[^\n]*{labels}[^\n]*}})? (\S+)$", text, re.M)
+    assert values, f"no metric {name}"
+    return sum(float(value) for value in values)
+
+
 @contextmanager
 def serve(model: Path, log: Path, *flags: str, **environment: str) -> Iterator[Server]:
     """`treepo serve` of a model folder, until the block is left.
@@ -66,8 +73,31 @@ def serve(model: Path, log: Path, *flags: str, **environment: str) -> Iterator[S
     Raises:
         RuntimeError: It did not come up; the end of its log is the message.
     """
+    with _running(["treepo.cli", "serve", str(model)], log, *flags, **environment) as server:
+        yield server
+
+
+@contextmanager
+def serve_plain(model: Path, log: Path, *flags: str) -> Iterator[Server]:
+    """VLLM's own server without any plugin, with the engine settings of `treepo serve`.
+
+    Raises:
+        RuntimeError: It did not come up; the end of its log is the message.
+    """
+    entry = "vllm.entrypoints.launchers.api_server.entry"
+    settings = ["--dtype", "float32", "--block-size", "32", "--enforce-eager"]
+    settings += ["--max-num-seqs", "64", "--no-enable-chunked-prefill"]
+    cores = ",".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
+    threads = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_CPU_OMP_THREADS_BIND": cores}
+    command = [entry, "--model", str(model), *settings]
+    with _running(command, log, *flags, VLLM_PLUGINS="", **threads) as server:
+        yield server
+
+
+@contextmanager
+def _running(module: list[str], log: Path, *flags: str, **environment: str) -> Iterator[Server]:
     port = _free_port()
-    command = [sys.executable, "-P", "-m", "treepo.cli", "serve", str(model)]
+    command = [sys.executable, "-P", "-m", *module]
     command += ["--host", "127.0.0.1", "--port", str(port), *flags]
     quiet = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as stream:
@@ -79,7 +109,7 @@ def serve(model: Path, log: Path, *flags: str, **environment: str) -> Iterator[S
             stderr=subprocess.STDOUT,
         )
         try:
-            server = Server(port, log)
+            server = Server(port, log, process)
             _wait_until_healthy(server, process)
             yield server
         finally:

@@ -7,6 +7,7 @@ end of sequence rare. Nothing it says means anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 END = "<|end|>"
@@ -18,8 +19,18 @@ CHAT_TEMPLATE = (
 PRINTABLE = "abcdefghijklmnopqrstuvwxyz 0123456789.,"
 
 
-def build(folder: Path, *, max_length: int = 1024, end_bias: float = -2.0, seed: int = 0) -> Path:
-    """Write model and tokenizer into `folder`, as transformers and vLLM load them."""
+def build(
+    folder: Path,
+    *,
+    max_length: int = 1024,
+    end_bias: float = -2.0,
+    seed: int = 0,
+    marks: Sequence[str] = (),
+) -> Path:
+    """Write model and tokenizer into `folder`, as transformers and vLLM load them.
+
+    `marks` become tokens that show in texts, and that the model says only where asked to.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -35,6 +46,7 @@ def build(folder: Path, *, max_length: int = 1024, end_bias: float = -2.0, seed:
         chat_template=CHAT_TEMPLATE,
         model_max_length=max_length,
     )
+    tokenizer.add_tokens(list(marks))
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(tokenizer) + 2,

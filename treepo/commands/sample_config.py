@@ -105,8 +105,8 @@ def parse(args: Namespace) -> SampleConfig:
     """
     said = {name: value for name, value in vars(args).items() if value is not None}
     said.pop("command", None)
-    said["vllm"] = _settings("--vllm", args.vllm)
-    said["tree"] = parse_tree_config(_settings("--tree", args.tree))
+    said["vllm"] = settings("--vllm", args.vllm)
+    said["tree"] = parse_tree_config(settings("--tree", args.tree))
     parse_rule(said["tree"].answer)
     try:
         return SampleConfig.model_validate(said)
@@ -116,8 +116,12 @@ def parse(args: Namespace) -> SampleConfig:
         raise ConfigError(f"`--{name}` is {first['input']!r}: {first['msg']}") from None
 
 
-def _settings(option: str, words: Sequence[str]) -> dict[str, Any]:
-    """Repeated JSON objects and `key=value` pairs as one object, later ones first."""
+def settings(option: str, words: Sequence[str]) -> dict[str, Any]:
+    """Repeated JSON objects and `key=value` pairs as one object, later ones first.
+
+    Raises:
+        ConfigError: A word is neither; it names the option.
+    """
     found: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")

@@ -5,6 +5,7 @@ It starts nothing; `sampler.py` does.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from treepo.errors import FieldError
 from treepo.growth.reference import DEFAULT_NATS
 from treepo.growth.state import Growth, Path
 from treepo.growth.texts import Texts
+from treepo.tree import TreeFinish
 
 
 class Observer(Protocol):
@@ -56,6 +58,7 @@ class Job:
         texts: Tokenizer and answer reader; None where only tokens matter.
         observer: Told what happens.
         entropy_reference: Threshold of `branching: entropy` where the caller gave none, in nats.
+        ending: Resolved by whoever must end the tree early, with what it has, and says why.
     """
 
     prompt_token_ids: Sequence[int]
@@ -65,6 +68,7 @@ class Job:
     texts: Texts | None = None
     observer: Observer = field(default_factory=Silent)
     entropy_reference: float = DEFAULT_NATS
+    ending: asyncio.Future[TreeFinish] | None = None
 
 
 def path_request(

@@ -76,16 +76,21 @@ def encode(rollout: Rollout) -> bytes:
     Raises:
         ValueError: Columns, rewards or origin hold a number that JSON has not.
     """
-    tree = _changed(rollout.tree)
-    tree["nodes"] = [_node(node) for node in rollout.tree.nodes]
-    tree["trajectories"] = [_changed(t) for t in rollout.tree.trajectories]
-    if "stats" in tree:
-        tree["stats"] = _changed(rollout.tree.stats)
     record = {_VERSION_KEY: VERSION, **_changed(rollout)}
     del record["tree"]  # the longest field goes last, for those who read the file
-    record["tree"] = tree
+    record["tree"] = tree_values(rollout.tree)
     line = json.dumps(record, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return line.encode() + b"\n"
+
+
+def tree_values(tree: Tree) -> dict[str, Any]:
+    """The tree as it stands in a line, JSON values only; `decode_values` reads it back."""
+    values = _changed(tree)
+    values["nodes"] = [_node(node) for node in tree.nodes]
+    values["trajectories"] = [_changed(t) for t in tree.trajectories]
+    if "stats" in values:
+        values["stats"] = _changed(tree.stats)
+    return values
 
 
 def _changed(record: Any) -> dict[str, Any]:
@@ -121,7 +126,15 @@ def decode(line: bytes) -> Rollout:
     Raises:
         ValueError: It is no JSON, of another version, or no whole and consistent tree.
     """
-    record = _parse(line)
+    return decode_values(_parse(line))
+
+
+def decode_values(record: Any) -> Rollout:
+    """The record of a line's JSON value.
+
+    Raises:
+        ValueError: It is of another version, or no whole and consistent tree.
+    """
     if not isinstance(record, dict) or _VERSION_KEY not in record:
         raise ValueError(f"no rollout record: it has no `{_VERSION_KEY}`")
     version = record.pop(_VERSION_KEY)

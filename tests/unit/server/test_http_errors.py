@@ -28,8 +28,8 @@ FURTHER = {
 
 
 def make(kind: type[TreePOError]) -> TreePOError:
-    if kind is OverloadError:
-        return OverloadError("all slots are taken", retry_after_s=1.2)
+    if issubclass(kind, OverloadError):
+        return kind("all slots are taken", retry_after_s=1.2)
     return kind(*FURTHER.get(kind, ("File /secret/engine.py, line 3",)))
 
 

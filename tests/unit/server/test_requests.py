@@ -84,7 +84,9 @@ def test_the_range_of_width_is_this_servers(width):
         ({"ec_transfer_params": {}}, "ec_transfer_params"),
         ({"prompt": ["a", "b"]}, "prompt"),
         ({"prompt": [[1, 2], [3]]}, "prompt"),
+        ({"background": True}, "background"),
         ({"n": 17}, "n"),
+        ({"n": 0}, "n"),
     ],
 )
 def test_what_a_tree_cannot_honour_is_refused(fields, name):
@@ -100,6 +102,8 @@ def test_a_bound_counts_only_where_the_caller_set_it():
     assert read_request(request({}), DEFAULTS).max_tokens is None
     asked = read_request(request({}, max_tokens=5, max_completion_tokens=7), DEFAULTS)
     assert (asked.max_tokens, asked.max_tokens_field) == (7, "max_completion_tokens")
+    asked = read_request(request({}, max_output_tokens=9), DEFAULTS)
+    assert (asked.max_tokens, asked.max_tokens_field) == (9, "max_output_tokens")
 
 
 @pytest.mark.parametrize("max_tokens", [0, -1, 91])
@@ -119,6 +123,19 @@ def test_all_paths_are_streamed_only_where_each_is_a_choice():
     assert TreeRequest(config, num_choices=4, is_stream=True).streams_all
     assert not TreeRequest(config, num_choices=3, is_stream=True).streams_all
     assert not TreeRequest(config, num_choices=4).streams_all
+
+
+def test_a_path_that_replaces_another_has_an_index_of_its_own():
+    assert TreeRequest(TreeConfig(width=4), num_choices=4).num_indices == 9
+    assert TreeRequest(TreeConfig(width=1)).num_indices == 1
+
+
+@pytest.mark.parametrize("asked", [2, 0, "two"])
+def test_a_route_with_room_for_one_refuses_more(asked):
+    with pytest.raises(FieldError) as caught:
+        read_request(request({}, n=asked), DEFAULTS, is_single=True)
+    assert caught.value.field == "n"
+    assert not TreeRequest(TreeConfig(width=1), is_stream=True, is_single=True).streams_all
 
 
 def test_private_arguments_never_come_from_a_caller():

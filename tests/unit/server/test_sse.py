@@ -18,11 +18,16 @@ class FakeTree:
     def __init__(self, report: dict[str, Any] | None) -> None:
         self._report = report
 
+    has_news = False
+
     def progress(self) -> dict[str, Any]:
         return {"progress": {}}
 
     def num_tokens(self) -> int:
         return 40
+
+    def num_cached(self) -> int:
+        return 3
 
     def choice(self, index: int) -> dict[str, Any]:
         return {"finish": f"end of {index}"}
@@ -92,6 +97,30 @@ def test_usage_comes_last_and_counts_every_token_once():
         "total_tokens": 45,
     }
     assert chunks[-1]["tree"] == {"winner": 0}
+
+
+def test_cached_tokens_are_those_of_the_tree():
+    details = {"prompt_tokens_details": {"cached_tokens": 0}}
+    usage = {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14, **details}
+    chunks = read([delta(0, "a", "stop"), line(usage=usage), DONE], 1, {})
+    assert chunks[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
+
+
+def role(index: int) -> str:
+    return line(choices=[{"index": index, "delta": {"role": "assistant", "content": ""}}])
+
+
+def test_a_further_choice_shows_only_once_it_begins():
+    begun = [role(0), role(1), role(2), delta(0, "a", "stop"), delta(1, "b")]
+    chunks = read([*begun, delta(1, "", "stop"), DONE], 1, {"winner": 1})
+    assert [c["choices"][0]["index"] for c in chunks] == [0, 0, 1, 1, 1]
+    assert "role" in chunks[2]["choices"][0]["delta"]
+
+
+def test_a_further_choice_that_began_ends_too():
+    chunks = read([delta(0, "a", "stop"), delta(2, 'of {"index":3,', None), DONE], 1, {"winner": 0})
+    assert [c["choices"][0]["index"] for c in chunks] == [0, 2, 2]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 def test_continuous_usage_counts_the_whole_tree():

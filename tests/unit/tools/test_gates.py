@@ -41,12 +41,13 @@ def test_requirements_name_no_index():
 def test_the_lock_leaves_out_torch_and_what_belongs_to_cuda():
     kept = "a==1 \\\n    --hash=sha256:00\ntriton==3.7.1\ntorch-like==1\n"
     left_out = "torch==2.13.0\nnvidia-cublas==13 \\\n    --hash=sha256:00\ncuda-toolkit==13\n"
-    assert lock.without_torch(left_out + kept + "torchvision==1\n") == kept
+    assert lock.without(left_out + kept + "torchvision==1\n", lock.LEFT_OUT) == kept
 
 
-def test_the_committed_lock_is_hashed_and_without_torch():
-    text = lock.LOCK.read_text()
-    assert lock.without_torch(text) == text
+@pytest.mark.parametrize(("name", "least"), [("cpu", 100), ("clients", 50)])
+def test_the_committed_locks_are_hashed_and_hold_nothing_left_out(name, least):
+    text = (lock.FOLDER / f"{name}.lock").read_text()
+    assert lock.without(text, lock.LOCKS[name]) == text
     pins = [line for line in text.splitlines() if line and line[0] not in " #"]
-    assert len(pins) > 100
+    assert len(pins) > least
     assert all("==" in pin and pin.endswith("\\") for pin in pins)

@@ -13,7 +13,8 @@ def steps(tmp_path, monkeypatch):
     """A project of its own whose steps only note that they ran; returns the notes."""
     ran = []
     venv = tmp_path / ".venv"
-    for name, file in {"LOCK": "cpu.lock", "WEIGHTS": "embedded.lock", "METADATA": "toml"}.items():
+    files = {"LOCK": "cpu.lock", "WEIGHTS": "embedded.lock", "CLIENTS_LOCK": "clients.lock"}
+    for name, file in {**files, "METADATA": "toml"}.items():
         (tmp_path / file).write_text(name)
         monkeypatch.setattr(install, name, tmp_path / file)
     monkeypatch.setattr(install, "ROOT", tmp_path)
@@ -21,12 +22,14 @@ def steps(tmp_path, monkeypatch):
     for name, file in {"STAMP": "stamp.json", "MARK": "mark", "LOG": "log"}.items():
         monkeypatch.setattr(install, name, venv / file)
     monkeypatch.setattr(install, "PACKAGE_STEPS", {"torch": ["torch"], "locked": ["locked"]})
+    monkeypatch.setattr(install, "CLIENT_STEPS", {"clients": ["clients"]})
     monkeypatch.setattr(install, "_step", lambda title, command: ran.append(title))
     monkeypatch.setattr(check_install, "after", lambda python: [])
     return ran
 
 
-EVERYTHING = ["virtual environment", "torch", "locked", "this project"]
+EVERYTHING = ["virtual environment", "torch", "locked", "clients", "this project"]
+LATE = {"clients": ["clients", "this project"], "this project": ["this project"]}
 
 
 def installed(steps):
@@ -58,6 +61,15 @@ def test_other_metadata_means_the_project_alone_again(steps):
     assert installed(steps) == []
 
 
+def test_other_clients_leave_the_rest_as_it_is(steps):
+    installed(steps)
+    (install.VENV / "lib").mkdir()
+    install.CLIENTS_LOCK.write_text("changed")
+    assert installed(steps) == LATE["clients"]
+    assert (install.VENV / "lib").exists()
+    assert installed(steps) == []
+
+
 @pytest.mark.parametrize("cut_at", EVERYTHING)
 def test_an_interrupted_install_is_done_again(steps, monkeypatch, cut_at):
     def step(title, command):
@@ -69,7 +81,7 @@ def test_an_interrupted_install_is_done_again(steps, monkeypatch, cut_at):
         cut.setattr(install, "_step", step)
         with pytest.raises(KeyboardInterrupt):
             install.install()
-    assert installed(steps) == (["this project"] if cut_at == "this project" else EVERYTHING)
+    assert installed(steps) == LATE.get(cut_at, EVERYTHING)
     assert installed(steps) == []
 
 

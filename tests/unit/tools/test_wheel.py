@@ -35,6 +35,7 @@ def unpacked(tmp_path_factory):
 def test_the_wheel_holds_the_two_packages_and_nothing_generic(unpacked):
     names = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
     assert names == {"treepo", "treepo_server"}
+    assert (unpacked / "treepo_server" / "page" / "index.html").is_file()
 
 
 def test_the_wheel_runs_by_itself(unpacked, tmp_path):

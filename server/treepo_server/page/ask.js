@@ -1,0 +1,106 @@
+"use strict";
+/* The form: which server and model, what is asked, and the tree while it grows. The key is sent to
+   that server and kept by this tab. Showing is app.js's. */
+
+let growing = null;
+const isServed = location.protocol.startsWith("http");
+
+function serverUrl() {
+  if (isServed) return location.origin + location.pathname.replace(/\/treepo\/?$/, "");
+  return byId("server").value.replace(/\/+$/, "").replace(/\/v1$/, "");
+}
+
+async function askedModel() {
+  const response = await fetch(`${serverUrl()}/v1/models`, { credentials: "omit", headers: headersFor(byId("key").value) });
+  if (!response.ok) throw await failure(response);
+  const models = list((await response.json()).data).map((model) => text(model.id));
+  byId("model").replaceChildren(...models.map((name) => el("option", { value: name }, name)));
+  return models;
+}
+
+async function loadModels() {
+  try { await askedModel(); } catch (error) { refused(error); }
+}
+
+function refused(error) {
+  if (error.status === 401) {
+    byId("key-row").hidden = false;
+    say("This server asks for its API key.", true);
+    byId("key").focus();
+  } else say(error instanceof TypeError ? `The server cannot be reached: ${serverUrl()}` : error.message, true);
+}
+
+/** The request's body, from the form. */
+function requested(model) {
+  const extra = byId("options").value.trim();
+  const options = extra ? parsed(extra) : {};
+  if (!isObject(options)) throw new Error("The options of `tree` are not a JSON object.");
+  const width = Number(byId("width").value);
+  const body = {
+    model, messages: [{ role: "user", content: byId("question").value }],
+    max_tokens: Number(byId("max-tokens").value), temperature: Number(byId("temperature").value),
+    n: options.width ?? width, stream: true, return_token_ids: true,
+    tree: { width, include: ["nodes", "texts", "entropies"], ...options },
+  };
+  if (byId("seed").value !== "") body.seed = Number(byId("seed").value);
+  return body;
+}
+
+async function grow() {
+  growing = new AbortController();
+  byId("send").disabled = true;
+  byId("stop").disabled = false;
+  setBusy(true);
+  try {
+    if (!byId("model").value) await askedModel();
+    const body = requested(byId("model").value);
+    remember("treepo-key", byId("key").value);
+    say("Growing…");
+    show(null);
+    const tree = await growTree({
+      url: serverUrl(), key: byId("key").value, body, title: byId("question").value,
+      signal: growing.signal, onTree: showLive,
+    });
+    clearTimeout(pending);
+    pending = null;
+    await keep(tree);
+    say("");
+  } catch (error) {
+    if (error.name === "AbortError") say("Stopped: the server has ended this tree.");
+    else refused(error);
+  } finally {
+    growing = null;
+    byId("send").disabled = false;
+    byId("stop").disabled = true;
+    setBusy(false);
+  }
+}
+
+let pending = null;
+
+/** Lays out a growing tree at most ten times a second. */
+function showLive(live) {
+  const { progress } = live;
+  if (progress) say(`Growing: ${progress.live_paths} live, ${progress.finished} finished, ${progress.generated_tokens} tokens`);
+  pending ??= setTimeout(() => {
+    pending = null;
+    if (growing) show(live.tree(), { isSame: view.tree?.id === "live" });
+  }, 100);
+}
+
+byId("ask").addEventListener("submit", (event) => { event.preventDefault(); grow(); });
+byId("question").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
+});
+byId("stop").addEventListener("click", () => growing?.abort());
+byId("key").addEventListener("change", loadModels);
+byId("server").addEventListener("change", loadModels);
+
+/** The key lives as long as this tab, and nowhere where storage is refused. */
+function remember(name, value) {
+  try { sessionStorage.setItem(name, value); } catch { /* it is asked for again */ }
+}
+
+function recalled(storage, name) {
+  try { return window[storage].getItem(name); } catch { return null; }
+}

@@ -1,0 +1,51 @@
+"""What tests use beside Python is installed where that is easy, and missed quietly elsewhere."""
+
+import pytest
+
+from tools import extras
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine with those programs, as that user; returns the commands that are run on it."""
+    ran = []
+    monkeypatch.setattr(extras, "JAVASCRIPT", tmp_path)
+
+    def make(*programs, user=0, works=True):
+        monkeypatch.setattr(extras.shutil, "which", lambda name: name if name in programs else None)
+        monkeypatch.setattr(extras.os, "geteuid", lambda: user)
+        monkeypatch.setattr(extras, "_runs", lambda command: ran.append(command) or works)
+        return ran
+
+    return make
+
+
+def test_what_is_there_is_not_installed_again(machine, tmp_path):
+    (tmp_path / "node_modules").mkdir()
+    ran = machine("chromium", "apt-get", "npm")
+    assert extras.main() == 0
+    assert ran == []
+
+
+def test_root_on_debian_gets_both(machine):
+    ran = machine("apt-get", "npm")
+    assert extras.main() == 0
+    assert [command[:2] for command in ran] == [
+        ["apt-get", "update"],
+        ["apt-get", "install"],
+        ["npm", "install"],
+    ]
+
+
+@pytest.mark.parametrize(("programs", "user"), [((), 0), (("apt-get",), 1000)])
+def test_nothing_is_asked_of_other_machines(machine, programs, user):
+    ran = machine(*programs, user=user)
+    assert extras.main() == 0
+    assert ran == []
+
+
+def test_a_failure_is_said_and_stops_nothing(machine, capsys):
+    ran = machine("apt-get", "npm", works=False)
+    assert extras.main() == 0
+    assert len(ran) == 2
+    assert "no chromium; its tests are skipped" in capsys.readouterr().err

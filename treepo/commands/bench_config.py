@@ -1,0 +1,137 @@
+"""What `treepo bench` can be told: one frozen configuration, and the arguments that fill it.
+
+It starts nothing. An option is a field of `BenchConfig` and a line in `add_arguments`.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from treepo.answers.reader import parse_rule
+from treepo.commands.sample_config import settings
+from treepo.config import TreeConfig, parse_tree_config
+from treepo.errors import ConfigError
+from treepo.local.embedded import MODEL_NAME
+from treepo.verdict.plans import INDEPENDENT, POOL, Plan, replayed_plans
+
+TREE = "tree"
+"""How the caller's own settings are called."""
+
+_PLAIN: dict[str, Any] = {
+    **INDEPENDENT,
+    "until": "complete",
+    "start": None,
+    "prune": "none",
+    "max_total_tokens": None,
+    "deadline_ms": None,
+}
+"""What turns any tree settings into independent trajectories that all run to their end."""
+
+
+class BenchConfig(BaseModel):
+    """What `treepo bench` was asked to do.
+
+    Attributes:
+        prompts: The prompt file.
+        answers: The column with the right answers, or a file with one answer a line.
+        output: The folder for trees, results and plots; a later run goes on with its trees.
+        model: A folder, a hub name or the server's name for it; None for the embedded model, or
+            for the server's first.
+        base_url: A running server, with `/v1`; None for an engine of its own.
+        api_key: The server's key.
+        tree: How the trees grow that are held against independent sampling.
+        max_tokens: Most generated tokens of a trajectory.
+        temperature: Of the sampling.
+        top_p: Nucleus, 1 for everything.
+        concurrency: Trees that grow at one time.
+        limit: Only the first so many prompts.
+        vllm: vLLM's `AsyncEngineArgs`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: Path
+    answers: str = "answer"
+    output: Path = Path("treepo-bench")
+    model: str | None = None
+    base_url: str | None = None
+    api_key: str = "none"
+    tree: dict[str, Any] = {}
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    concurrency: Annotated[int, Field(ge=1)] = 8
+    limit: Annotated[int, Field(ge=1)] | None = None
+    vllm: dict[str, Any] = {}
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How tokens are drawn, as `Sampling` calls it."""
+        return self.model_dump(include={"max_tokens", "temperature", "top_p"})
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the trees depend on beside their own settings."""
+        return {"model": self.model or MODEL_NAME, "base_url": self.base_url}
+
+    @property
+    def plans(self) -> list[Plan]:
+        """Independent sampling, the caller's trees, and independent sampling that stops early."""
+        width = TreeConfig(**self.tree).width
+        pool = Plan(POOL, {**self.tree, **_PLAIN, "root_branching": width})
+        return [pool, Plan(TREE, self.tree), *replayed_plans()]
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("--prompts", required=True, help="JSON lines, as for `treepo sample`")
+    parser.add_argument(
+        "--answers", help="column with the right answers (answer), or a file, one answer a line"
+    )
+    parser.add_argument("--model", help="folder or hub name; default: the embedded model")
+    parser.add_argument("--base-url", help="a running server instead, with /v1")
+    parser.add_argument("--api-key", help="the server's key")
+    parser.add_argument(
+        "--tree",
+        action="append",
+        default=[],
+        metavar="JSON|KEY=VALUE",
+        help="tree settings to judge, for example width=8; may be repeated",
+    )
+    parser.add_argument("-o", "--output", help="folder for trees, results, plots (treepo-bench)")
+    parser.add_argument("--max-tokens", help="most tokens of a trajectory (1024)")
+    parser.add_argument("--temperature", help="sampling temperature (1.0)")
+    parser.add_argument("--top-p", help="nucleus (1.0)")
+    parser.add_argument("--concurrency", help="trees at one time (8)")
+    parser.add_argument("--limit", help="only the first so many prompts")
+    parser.add_argument(
+        "--vllm",
+        action="append",
+        default=[],
+        metavar="JSON|KEY=VALUE",
+        help="arguments of vLLM's engine; may be repeated",
+    )
+
+
+def parse(args: Namespace) -> BenchConfig:
+    """The configuration that the arguments ask for.
+
+    Raises:
+        ConfigError: An argument is out of range; it names the argument.
+        FieldError: A tree setting is; it names the setting.
+    """
+    said = {name: value for name, value in vars(args).items() if value is not None}
+    said.pop("command", None)
+    said["vllm"] = settings("--vllm", args.vllm)
+    said["tree"] = settings("--tree", args.tree)
+    parse_rule(parse_tree_config(said["tree"]).answer)
+    try:
+        return BenchConfig.model_validate(said)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise ConfigError(f"`--{name}` is {first['input']!r}: {first['msg']}") from None

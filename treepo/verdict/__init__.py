@@ -1,0 +1,1 @@
+"""Whether trees pay for a model and its prompts: trees against independent sampling, paired."""

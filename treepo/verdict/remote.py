@@ -1,0 +1,103 @@
+"""Samples the missing trees of a study on a running server, through the plain OpenAI client.
+
+It asks for each tree's record, so that what comes back is what an engine of one's own would have
+given. It judges nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
+
+from treepo.errors import EngineError
+from treepo.rollout.files import RolloutWriter
+from treepo.rollout.prompts import Prompt
+from treepo.rollout.record import decode_values
+from treepo.tree import Tree
+from treepo.verdict.collect import Study, Task, Told
+
+_TIMEOUT_S = 3600.0
+
+
+class RemoteSampler:
+    """Asks a server for trees.
+
+    Args:
+        base_url: The server's, with `/v1`.
+        api_key: Its key.
+        model: As the server names it.
+        study: What to sample.
+    """
+
+    def __init__(self, base_url: str, api_key: str, model: str, study: Study) -> None:
+        self._base_url = base_url
+        self._api_key = api_key
+        self._model = model
+        self._study = study
+
+    async def fill(
+        self, writer: RolloutWriter, tasks: Sequence[Task], told: Told, at_once: int
+    ) -> None:
+        """Ask for `tasks` and write each tree as it arrives.
+
+        Args:
+            writer: The file.
+            tasks: What is missing in it.
+            told: Told of each tree.
+            at_once: Requests that are open at one time.
+
+        Raises:
+            EngineError: The server cannot be reached.
+        """
+        free = asyncio.Semaphore(at_once)
+        client = AsyncOpenAI(
+            base_url=self._base_url, api_key=self._api_key, max_retries=2, timeout=_TIMEOUT_S
+        )
+
+        async def one(task: Task) -> None:
+            async with free:
+                result = await self._ask(client, task)
+            if isinstance(result, Tree):
+                writer.append(self._study.record(task, result))
+            told(task.plan, result)
+
+        try:
+            async with client, asyncio.TaskGroup() as group:
+                for task in tasks:
+                    group.create_task(one(task))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _ask(self, client: AsyncOpenAI, task: Task) -> Tree | EngineError:
+        config = task.plan.config(self._study.base).model_dump(mode="json")
+        tree = {**config, "include": ["record"]}
+        body = {"model": self._model, "tree": tree, **_sampling(self._study.sampling)}
+        try:
+            response = await _post(client, task.problem.prompt, body)
+            return decode_values(response["tree"]["record"]).tree
+        except APIStatusError as error:
+            return EngineError(f"the server refused {task.problem.name}: {error.message}")
+        except APIConnectionError as error:
+            raise EngineError(f"{self._base_url} cannot be reached: {error}") from error
+        except OpenAIError as error:
+            return EngineError(f"{task.problem.name}: {error}")
+        except (KeyError, TypeError):
+            raise EngineError(
+                f"{self._base_url} answers without a tree: start it with `treepo serve`"
+            ) from None
+
+
+async def _post(client: AsyncOpenAI, prompt: Prompt, body: Mapping[str, Any]) -> Any:
+    """The response as it was sent; a chat where the prompt is one."""
+    is_chat = isinstance(prompt.content, list) and isinstance(prompt.content[0], dict)
+    route, name = ("/chat/completions", "messages") if is_chat else ("/completions", "prompt")
+    return await client.post(route, body={**body, name: prompt.content}, cast_to=object)
+
+
+def _sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`Sampling` fields as a request has them."""
+    known = ("max_tokens", "temperature", "top_p", "top_k", "seed")
+    return {name: fields[name] for name in known if fields.get(name) is not None}
