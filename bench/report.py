@@ -1,0 +1,85 @@
+"""docs/benchmarks.md, written from the result files: `python -m bench.report`.
+
+Every number on that page comes from a file in `bench/results`, with the run it was taken in named
+below it; what was not measured is named as such. A new benchmark is a function in `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.report_sections import (
+    controller,
+    overhead,
+    quality,
+    reasoner,
+    search,
+    throughput,
+)
+from bench.results import FOLDER, ROOT
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+HEAD = """# Benchmarks
+
+Written by `python -m bench.report` from the files in `bench/results/`; do not edit it. Each file
+holds the raw samples, commit, versions, hardware, seed and configuration of its run. Intervals are
+95 %, by bootstrap over problems. The baseline of every quality number is independent sampling **at
+the same generated tokens**, not at the same `n`.
+"""
+
+Section = Callable[[Mapping[str, Any]], str]
+SECTIONS: dict[str, tuple[str, str, Section]] = {
+    "quality": ("Accuracy at matched tokens", "bench.quality", quality),
+    "throughput": ("Throughput against `n=16`", "bench.throughput", throughput),
+    "throughput-gpu": ("Throughput on a GPU", "bench/gpu.sh", throughput),
+    "quality-gpu": ("Accuracy on a GPU", "bench/gpu.sh", quality),
+    "reasoner": ("The reasoner", "bench.reasoner.evaluate", reasoner),
+    "search": ("Policies on chains of known law", "bench.search", search),
+    "controller": ("What the controller costs", "bench.controller", controller),
+    "overhead": ("What a tree that never branches costs", "bench.overhead", overhead),
+}
+"""Name of the result file: heading, what makes it, and how it is told."""
+
+
+def page(folder: Path = FOLDER) -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for name, (title, command, section) in SECTIONS.items():
+        parts.append(f"## {title}\n")
+        file = folder / f"{name}.json"
+        if not file.exists():
+            parts.append(f"Not measured yet: `{command}` writes `{file.name}`.\n")
+            continue
+        result = json.loads(file.read_text())
+        parts.append(section(result))
+        parts.append(f"{_origin(result, command)}\n")
+    return "\n".join(parts)
+
+
+def _origin(result: Mapping[str, Any], command: str) -> str:
+    machine = result["hardware"]
+    kind = ", ".join(machine["gpus"]) or f"{machine['num_cpus']} cores of {machine['cpu']}, no GPU"
+    dirty = ", with changes that are not in it" if result["is_dirty"] else ""
+    return (
+        f"*{command}, {result['made_at'][:10]}, commit {result['commit'][:8]}{dirty}; {kind}; load "
+        f"average {machine['load_average']} when it was written.*"
+    )
+
+
+def main() -> int:
+    """Write the page; with `--check` only say whether it is up to date."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        is_same = PAGE.exists() and PAGE.read_text() == text
+        print(f"{PAGE.name} is {'up to date' if is_same else 'stale: python -m bench.report'}")
+        return 0 if is_same else 1
+    PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
