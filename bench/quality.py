@@ -23,7 +23,8 @@ from rich.console import Console
 
 from bench.reasoner.model import prepare_reasoner
 from bench.reasoner.problems import BENCH_LEVEL, problems
-from bench.results import FOLDER, make_result, write_result
+from bench.report import publish
+from bench.results import FOLDER, make_result
 from treepo.errors import EngineError
 from treepo.local.backends import VllmBackend
 from treepo.rollout.files import RolloutWriter, read
@@ -125,7 +126,7 @@ def conclude(verdict: Verdict, config: dict[str, Any], name: str) -> None:
         "rows": [row.summary() for row in verdict.rows],
         "verdicts": {r.plan: verdict.sentence(r.plan) for r in verdict.rows[1:]},
     }
-    write_result(make_result(name, seed=1, config=config, samples=samples, summary=summary))
+    publish(make_result(name, seed=1, config=config, samples=samples, summary=summary))
 
 
 def judge(work: Study, plans: Sequence[Plan], model: str, args: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from bench.report_sections import (
     search,
     throughput,
 )
-from bench.results import FOLDER, ROOT
+from bench.results import FOLDER, ROOT, Result, write_result
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -58,6 +58,12 @@ def page(folder: Path = FOLDER) -> str:
         parts.append(section(result))
         parts.append(f"{_origin(result, command)}\n")
     return "\n".join(parts)
+
+
+def publish(result: Result) -> None:
+    """Writes a result file, and the page anew with it."""
+    write_result(result)
+    PAGE.write_text(page())
 
 
 def _origin(result: Mapping[str, Any], command: str) -> str:

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from bench.reasoner.model import prepare_reasoner
 from bench.reasoner.problems import BENCH_LEVEL, TRAIN_LEVEL, Level, Problem, problems
 from bench.reasoner.rows import pack
-from bench.results import make_result, write_result
+from bench.report import publish
+from bench.results import make_result
 
 _BATCH = 4
 _NUM_PARTS = 10
@@ -81,7 +82,7 @@ def main() -> None:
         samples += [{"level": name, **sample} for sample in own]
         summary[name] = summarise(own)
     config = {"model": folder.name, "problems": args.problems, "dtype": "bfloat16"}
-    write_result(make_result("reasoner", seed=1, config=config, samples=samples, summary=summary))
+    publish(make_result("reasoner", seed=1, config=config, samples=samples, summary=summary))
     print(json.dumps(summary))
 
 

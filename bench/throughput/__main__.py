@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,8 @@ import numpy as np
 
 from bench.reasoner.model import prepare_reasoner
 from bench.reasoner.problems import BENCH_LEVEL, make
-from bench.results import make_result, write_result
+from bench.report import publish
+from bench.results import make_result
 from bench.throughput.sides import SIDES, WIDTH, Load
 from treepo.local.backends import VllmBackend
 from treepo.rollout.prompts import Prompt, token_ids
@@ -145,9 +147,18 @@ def _per_s(sample: dict[str, Any], name: str) -> float:
 
 
 async def run(
-    engine: Any, tokenizer: Any, wanted: Iterable[Cell], samples: list[dict[str, Any]], file: Path
+    engine: Any,
+    tokenizer: Any,
+    wanted: Iterable[Cell],
+    samples: list[dict[str, Any]],
+    file: Path,
+    limit_s: float = math.inf,
 ) -> None:
-    """Measure the cells that are missing in `samples`, adding to it and to the file."""
+    """Measure the cells that are missing in `samples`, adding to it and to the file.
+
+    No cell is begun more than `limit_s` seconds after the first.
+    """
+    started = time.monotonic()
     names = list(Cell.__dataclass_fields__)
     known = {tuple(sample[name] for name in names) for sample in samples}
     await measure(engine, tokenizer, Cell("fixed", 2, 16, 16, -1, BASELINE))
@@ -155,6 +166,8 @@ async def run(
         for cell in wanted:
             if tuple(getattr(cell, name) for name in names) in known:
                 continue
+            if time.monotonic() - started > limit_s:
+                return
             sample = await measure(engine, tokenizer, cell)
             samples.append(sample)
             stream.write(json.dumps(sample) + "\n")
@@ -173,13 +186,16 @@ def main() -> None:
     if not args.judge_only:
         backend = VllmBackend(model, arguments)
         with backend.engine() as engine:
-            asyncio.run(run(engine, backend.tokenizer(), cells(args), samples, args.samples))
+            work = run(
+                engine, backend.tokenizer(), cells(args), samples, args.samples, args.minutes * 60
+            )
+            asyncio.run(work)
     rows = summarise(samples)
     for row in rows:
         print(json.dumps(row))
     config = {"model": Path(model).name, "width": WIDTH, "vllm": arguments, "rounds": args.rounds}
     result = make_result(args.name, seed=0, config=config, samples=samples, summary={"rows": rows})
-    write_result(result)
+    publish(result)
 
 
 def _parse() -> argparse.Namespace:
@@ -197,6 +213,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-num-seqs", type=int, default=128)
     parser.add_argument("--vllm", type=json.loads, default={}, help="more engine arguments, JSON")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no cell after that")
     parser.add_argument("--judge-only", action="store_true")
     parser.add_argument("--name", default="throughput", help="of the result file")
     return parser.parse_args()

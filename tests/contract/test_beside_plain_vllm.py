@@ -192,6 +192,12 @@ def capped(path, body):
 
 @pytest.mark.parametrize("path", NUM_REQUESTS)
 def test_no_request_fails_here_that_does_not_fail_in_vllm(server, plain, path):
+    """What fails in vLLM fails here with the same words.
+
+    Seen in 1,000 requests: a refusal among the `input` of a response ("'ResponseOutputRefusal'
+    object has no attribute 'text'"), a message or an output without content there ("list index
+    out of range"), and one text completion whose error has no words at all.
+    """
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     cases = drawn(schema[path]["POST"].as_strategy(), NUM_REQUESTS[path])
     bodies = [capped(path, case.body) for case in cases if isinstance(case.body, dict)]
@@ -203,11 +209,8 @@ def test_no_request_fails_here_that_does_not_fail_in_vllm(server, plain, path):
     ours_alone = []
     for body, answer in answers:
         if answer.status >= 500:
-            # vLLM's own: a grammar or a schema that its compiler cannot take, and the like.
             without = {name: value for name, value in body.items() if name != "tree"}
-            theirs = send(plain.port, path, without)
-            print(answer.body, theirs.body)
-            if theirs.status < 500:
+            if send(plain.port, path, without).body != answer.body:
                 ours_alone.append((body, answer.body))
     assert not ours_alone
     assert json.loads(server.read("/v1/treepo/capabilities"))["routes"]

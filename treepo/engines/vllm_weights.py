@@ -32,7 +32,8 @@ async def load_folder(engine: VllmEngine, folder: Path, version: str) -> None:
     Raises:
         EngineError: Requests are open, or the folder holds no weights; the engine is as it was.
         EngineDeadError: Loading broke off and left weights that are neither old nor new. Requests
-            raise it too, until another load succeeds.
+            raise it too, until another load succeeds; after weights of other shapes vLLM may
+            refuse the next ones once more.
     """
     _check(engine, folder)
     engine.set_weights("", EngineDeadError(f"loading the weights in {folder} was broken off"))
