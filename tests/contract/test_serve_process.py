@@ -21,7 +21,7 @@ pytestmark = pytest.mark.contract
 
 KEY = "sk-contract"
 SLOTS = 8
-GRACE_S = 4
+GRACE_S = 1
 END_LIMIT_S = 60
 WAIT_LIMIT_S = 60
 CHAT = "/v1/chat/completions"
@@ -203,7 +203,7 @@ def test_a_dead_engine_fails_its_trees_its_health_and_the_process(crowded):
             rest = [first, *lines]
         assert whole.result().status_code == 503
     said = [json.loads(line.removeprefix("data: ")) for line in rest if line.startswith("data: {")]
-    assert said[-1]["error"]["code"] == 503
+    assert said[-1].get("error", said[-1]).get("code") == 503, said[-3:]
     with suppress(httpx.TransportError), caller(crowded) as http:
         assert http.get("/health").status_code == 503
     assert crowded.process.wait(END_LIMIT_S) == 1

@@ -31,25 +31,27 @@ class Answer:
         return _TIMES.sub(rb'"\1":0', _IDS.sub(rb'"\1"', self.body))
 
     @property
-    def events(self) -> list[list[Any]]:
-        """A stream's lines; text that came in several deltas stands in the first of them.
+    def events(self) -> dict[int, list[list[Any]]]:
+        """A stream's lines by choice, -1 for those of none.
 
-        How many tokens a delta carries depends on how fast the caller reads.
+        Text that came in several deltas stands in the first of them: how many tokens a delta
+        carries, and which choice is served first, depends on how fast the caller reads.
         """
-        seen: list[list[Any]] = []
+        seen: dict[int, list[list[Any]]] = {}
         for line in self.masked.decode().split("\n\n"):
-            frame, text = _without_text(line)
-            if seen and seen[-1][0] == frame:
-                seen[-1][1] += text
+            frame, text, choice = _without_text(line)
+            events = seen.setdefault(choice, [])
+            if events and events[-1][0] == frame:
+                events[-1][1] += text
             else:
-                seen.append([frame, text])
+                events.append([frame, text])
         return seen
 
 
-def _without_text(line: str) -> tuple[str, str]:
+def _without_text(line: str) -> tuple[str, str, int]:
     name, _, data = line.rpartition("data: ")
     if not data.startswith("{"):
-        return line, ""
+        return line, "", -1
     event = json.loads(data)
     event.pop("sequence_number", None)
     delta = event.get("delta")
@@ -62,7 +64,8 @@ def _without_text(line: str) -> tuple[str, str]:
         for key in ("content", "text", "delta")
         if isinstance(holder.get(key), str)
     )
-    return name + json.dumps(event), text
+    choices = event.get("choices") or [{}]
+    return name + json.dumps(event), text, choices[0].get("index", -1)
 
 
 def send(

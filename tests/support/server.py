@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -68,13 +69,15 @@ def metric_in(text: str, name: str, labels: str = "") -> float:
 
 @contextmanager
 def serve(model: Path, log: Path, *flags: str, **environment: str) -> Iterator[Server]:
-    """`treepo serve` of a model folder, until the block is left.
+    """`treepo serve` of a model folder, until the block is left and it was told to stop by Ctrl-C.
 
     Raises:
         RuntimeError: It did not come up; the end of its log is the message.
     """
     with _running(["treepo.cli", "serve", str(model)], log, *flags, **environment) as server:
         yield server
+        was_up = server.process.poll() is None
+    assert server.process.returncode == 0 or not was_up, log.read_text()[-4000:]
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def _running(module: list[str], log: Path, *flags: str, **environment: str) -> I
             _wait_until_healthy(server, process)
             yield server
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
             process.wait(STOP_LIMIT_S)
 
 

@@ -62,7 +62,8 @@ class SamplingConfig(Section):
         max_tokens: Most generated tokens of a trajectory.
         temperature: Of the sampling; the trainer divides its logits by it too.
         stop: Strings that end a trajectory; they are not part of its text.
-        concurrency: Trees at one time; None for as many as fill the engine.
+        concurrency: Trees at one time, on each host where there are hosts; None for as many as fill
+            the engine, or 16 on a host.
     """
 
     max_tokens: Positive = 1024

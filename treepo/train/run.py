@@ -90,10 +90,14 @@ def open_rollouts(config: TrainConfig, backend: Backend) -> Iterator[Rollouts]:
     kind, folder = config.engine.weights, config.output_dir.absolute() / "weights"
     if config.engine.hosts:
         from treepo.train.remote import HostRollouts
-        from treepo.train.remote_hosts import HostPool
+        from treepo.train.remote_hosts import CONCURRENCY, HostPool
         from treepo.train.weights_transfer import TransferSync
 
-        pool = HostPool(config.engine.hosts, api_key=os.environ.get(API_KEY_VARIABLE))
+        pool = HostPool(
+            config.engine.hosts,
+            concurrency=config.sampling.concurrency or CONCURRENCY,
+            api_key=os.environ.get(API_KEY_VARIABLE),
+        )
         nccl = kind == "nccl"
         yield HostRollouts(pool, TransferSync(pool) if nccl else open_sync(kind, pool, folder))
         return
