@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-SOURCE = Path(__file__).resolve().parent.parent / "treepo" / "processes.py"
+SOURCE = Path(__file__).resolve().parent.parent / "treepo" / "local" / "processes.py"
 
 
 def main(command: list[str]) -> int:
