@@ -146,9 +146,10 @@ class TreeConfig(BaseModel):
     )
     deadline_ms: int | None = _option(
         None,
-        "an integer of at least 1, or null",
+        "an integer from 1 to 86400000, or null",
         "milliseconds after which the best answer so far is returned",
         ge=1,
+        le=86_400_000,
     )
     include: Includes = _option(
         (),
@@ -223,7 +224,11 @@ def _allowed(name: str) -> str:
 
 
 def _field_error(error: ValidationError, value: dict[str, object], field: str) -> FieldError:
-    name = str(error.errors()[0]["loc"][0])
+    place = error.errors()[0]["loc"]
+    if not place:  # pydantic does not name a field whose name is no text
+        names = [ascii(name) for name in value]
+        return FieldError(field, names, "names in UTF-8", "Leave out what is no field's name.")
+    name = str(place[0])
     if name not in TreeConfig.model_fields:
         known = ", ".join(sorted(TreeConfig.model_fields))
         return FieldError(f"{field}.{name}", value.get(name), "no such field", f"Known: {known}.")

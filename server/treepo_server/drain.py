@@ -59,8 +59,12 @@ class DrainOnSignal:
         deadline = asyncio.get_running_loop().time() + self._grace_s
         service, server = state.treepo, state.server
         log.info("told to stop: %d trees have %.0f s", service.num_trees, self._grace_s)
-        await service.drain(deadline, self._hurry)
-        log.info("no tree runs any more")
+        try:
+            # An engine that ends no request, or a hurry that nobody obeys, holds up nothing.
+            await asyncio.wait_for(service.drain(deadline, self._hurry), self._grace_s + ANSWER_S)
+            log.info("no tree runs any more")
+        except TimeoutError:
+            log.warning("%d trees did not end", service.num_trees)
         server.should_exit = True
         left = deadline - asyncio.get_running_loop().time()
         with suppress(TimeoutError):

@@ -23,6 +23,9 @@ from treepo_server.errors import reply
 _ESCAPED = b"\\u"
 """How JSON may write a letter of a key or a name in another way."""
 
+_WIDE = b"\0"
+"""Stands in every body that is UTF-16 or UTF-32, which routes decode as well."""
+
 
 class TreeGuard:
     """An ASGI middleware; see the module docstring.
@@ -37,7 +40,11 @@ class TreeGuard:
         self._app = app
         self._routes = tuple(routes)
         self._aliases = aliases
-        self._words = (_ESCAPED, *(w.encode() for w in ("tree", ENTROPY_KEY, *aliases.names)))
+        self._words = (
+            _ESCAPED,
+            _WIDE,
+            *(w.encode() for w in ("tree", ENTROPY_KEY, *aliases.names)),
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or pass it on."""
@@ -62,8 +69,8 @@ class TreeGuard:
             return None
         try:
             value = json.loads(body)
-        except ValueError:
-            return None  # the route says so
+        except (ValueError, RecursionError):
+            return None  # no route can read it either, and says so
         return self._wrong(path, value) if isinstance(value, dict) else None
 
     def _wrong(self, path: str, value: dict[str, Any]) -> FieldError | None:
@@ -115,9 +122,16 @@ def _response(path: str, error: FieldError) -> JSONResponse:
 
 
 def _has_key(value: object, key: str) -> bool:
-    if isinstance(value, dict):
-        return key in value or any(_has_key(part, key) for part in value.values())
-    return isinstance(value, list) and any(_has_key(part, key) for part in value)
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if key in part:
+                return True
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return False
 
 
 def _listed(paths: tuple[str, ...]) -> str:

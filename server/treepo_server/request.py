@@ -54,8 +54,11 @@ class TreeRequest:
 
     @property
     def streams_all(self) -> bool:
-        """Whether every path is streamed as it grows; otherwise the chosen ones follow the end."""
-        is_each = self.num_choices == self.config.width
+        """Whether every path is streamed as it grows; otherwise the chosen ones follow the end.
+
+        A single path is not: one that replaced it if it was lost would have no index.
+        """
+        is_each = self.num_choices == self.config.width > 1
         return self.is_stream and is_each and not self.is_single
 
     @property

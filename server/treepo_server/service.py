@@ -65,6 +65,7 @@ class TreeService:
         self._tracer = tracer_of(client.vllm_config)
         self._governors = self._make_governors(num_processes)
         self._is_draining = False
+        self._is_ending = False
         self._mean_tree_s = 1.0
 
     @property
@@ -124,6 +125,8 @@ class TreeService:
         seat = self._governors[(rank or 0) % len(self._governors)].seat()
         tree = RunningTree(plan, engine, seat, span, reference)
         self._trees[tree.task] = tree
+        if self._is_ending:  # it was planned before the signal
+            tree.end()
         metrics.RUNNING.set(self.num_trees)
         tree.task.add_done_callback(lambda ended: self._ended(ended, rank))
         return tree.task
@@ -140,6 +143,7 @@ class TreeService:
         left = deadline - asyncio.get_running_loop().time()
         await asyncio.wait((ended, hurried), timeout=left, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
+        self._is_ending = True
         for tree in self._trees.values():
             tree.end()
         await ended

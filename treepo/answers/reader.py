@@ -10,6 +10,7 @@ without touching this package, an entry point of the group `treepo.answer_extrac
 
 from __future__ import annotations
 
+import asyncio
 import re
 import warnings
 from collections import Counter
@@ -31,6 +32,9 @@ LIMIT_S: Final = 1.0
 _FIELD = "tree.answer"
 _LONGEST_PATTERN_CHARS = 1000
 _MOST_TIMEOUTS = 3
+_AT_ONCE = 2
+"""Texts of one reader at the children: one whose rule never ends learns of it before it has asked
+for all of its texts, and leaves other readers their turn."""
 
 Find = Callable[[str], str | None]
 
@@ -71,6 +75,8 @@ def parse_rule(answer: str | dict[str, str]) -> Rule:
         FieldError: The name is neither built in nor installed, the object is neither `regex` nor
             `json`, or the pattern is none.
     """
+    if not _is_text(answer):
+        raise FieldError(_FIELD, answer, "text without halves of characters", "Send it in UTF-8.")
     if isinstance(answer, str):
         return Rule(answer) if answer in _KINDS else Rule("named", _installed(answer))
     if len(answer) != 1 or not answer.keys() <= {"regex", "json"}:
@@ -83,6 +89,12 @@ def parse_rule(answer: str | dict[str, str]) -> Rule:
     elif not all(rule.split(".")):
         raise FieldError(_FIELD, answer, "a dotted field name", 'Send {"json": "result.value"}.')
     return Rule(kind, rule)
+
+
+def _is_text(answer: str | dict[str, str]) -> bool:
+    """Whether it can be written as UTF-8; JSON can spell halves of a character, which cannot."""
+    words = [answer] if isinstance(answer, str) else [*answer, *answer.values()]
+    return not any("\ud800" <= letter <= "\udfff" for word in words for letter in word)
 
 
 def _installed(name: str) -> str:
@@ -128,6 +140,7 @@ class AnswerReader:
         self._pool = pool
         self._limit_s = limit_s
         self._keys: dict[str, str | None] = {}
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._find = (
             partial(last_json_field, path=rule.rule)
             if rule.kind == "json"
@@ -170,6 +183,10 @@ class AnswerReader:
         return self._keys[written]
 
     async def _ask(self, kind: str, text: str, rule: str) -> str | None:
+        async with self._turns:
+            return await self._asked(kind, text, rule)
+
+    async def _asked(self, kind: str, text: str, rule: str) -> str | None:
         if self.failures["timeout"] >= _MOST_TIMEOUTS:
             self.failures["gave_up"] += 1
             return None

@@ -69,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return _INTERRUPTED
-    print(json.dumps(summary), flush=True)
+    if os.environ.get("RANK", "0") == "0":  # accelerate starts this command once per rank
+        print(json.dumps(summary), flush=True)
     return 0
 
 

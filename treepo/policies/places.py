@@ -22,13 +22,16 @@ from treepo.tree import Finish
 from treepo.votes.evidence import TOKEN_NATS, Sharing, common_nats, information
 
 MOST_SOURCES = 64
-"""Paths looked at, the earliest: the work grows with their square."""
+"""Paths looked at, the first by place: the work grows with their square."""
 
 _ENDED_WELL = (Finish.ANSWER, Finish.EOS, Finish.STOP)
 
 Floats = npt.NDArray[np.float64]
 Place = tuple[int, int]
 """A known leaf, by its index, and the boundary up to which it is copied; 0 is the prompt."""
+
+Prefix = tuple[int, int]
+"""What a place is called by all leaves that share it: who generated its last token, and where."""
 
 
 def next_wave(growth: Growth, width: int) -> list[Branch]:
@@ -42,9 +45,12 @@ def next_wave(growth: Growth, width: int) -> list[Branch]:
         return []
     at_prompt = crowd.worth_of_more_like_this(width)
     places: Counter[Place] = Counter()
+    children: Counter[Prefix] = Counter()
     for _ in range(width):
-        full = {place for place, count in places.items() if count == factor}
-        places[crowd.add(crowd.best(full))] += 1
+        place = crowd.best({prefix for prefix, count in children.items() if count == factor})
+        crowd.add(place)
+        places[place] += 1
+        children[crowd.prefix(place)] += 1
     is_shared = any(position for _, position in places)
     return _branches(crowd, places) if is_shared and crowd.worth() > at_prompt else []
 
@@ -77,7 +83,7 @@ class _Crowd:
         nats: Information of each path up to each of its boundaries.
         lengths: Length of each path in tokens; of a running one, what is expected.
         common: Information that each two leaves share, in nats; shape (leaves, leaves).
-        tokens: Generated tokens, shared ones once.
+        tokens: Generated tokens, shared ones once; of more leaves than are looked at, their part.
     """
 
     paths: list[Path]
@@ -92,7 +98,8 @@ class _Crowd:
         """The crowd of a growing tree; None where none of these paths has ended."""
         nodes, tips = segments(growth)
         # By place, not by the order in which they were opened: that depends on the engine's timing.
-        paths = sorted((p for p in paths if p.id in tips), key=lambda p: p.key)[:MOST_SOURCES]
+        eligible = sorted((p for p in paths if p.id in tips), key=lambda p: p.key)
+        paths = eligible[:MOST_SOURCES]
         ended = [i for i, path in enumerate(paths) if path.finish is not None]
         if not ended:
             return None
@@ -109,7 +116,7 @@ class _Crowd:
             lengths[i] = max(lengths[i], lengths[ended].mean())
         boundaries = [growth.boundaries(path) for path in paths]
         nats = [_nats_up_to(p, at) for p, at in zip(paths, boundaries, strict=True)]
-        tokens = float(sum(len(path.token_ids) for path in growth.paths))
+        tokens = sum(len(path.token_ids) for path in growth.paths) * len(paths) / len(eligible)
         return cls(paths, boundaries, nats, lengths, common, tokens)
 
     def worth(self) -> float:
@@ -127,7 +134,13 @@ class _Crowd:
         scale = np.sqrt(np.diagonal(self.common))
         return float((self.common / np.outer(scale, scale)).sum())
 
-    def best(self, full: Collection[Place] = ()) -> Place:
+    def prefix(self, place: Place) -> Prefix:
+        """The place under the name that all leaves have for it."""
+        source, position = place
+        owner = self.paths[source].owner(position)
+        return owner.id if owner else -1, position
+
+    def best(self, full: Collection[Prefix] = ()) -> Place:
         """Where one more leaf raises the worth most; ties go to the earlier path and boundary.
 
         Places in `full` take no more, but for the prompt.
@@ -139,21 +152,20 @@ class _Crowd:
             with_all = np.minimum(self.common[i], nats[:, None]) @ (1 / scale) / scale[i]
             tails = self.lengths[i] - np.asarray(self.boundaries[i])
             worth = _worth(len(scale) + 1, shared + 1 + 2 * with_all, self.tokens + tails)
-            worth[[at > 0 and (i, at) in full for at in self.boundaries[i]]] = 0.0
+            worth[[at > 0 and self.prefix((i, at)) in full for at in self.boundaries[i]]] = 0.0
             at = int(np.argmax(worth))
             found.append((float(worth[at]), -i, self.boundaries[i][at]))
         _, source, position = max(found, key=lambda place: place[:2])
         return -source, position
 
-    def add(self, place: Place) -> Place:
-        """Count a leaf planned there, and give the place back."""
+    def add(self, place: Place) -> None:
+        """Count a leaf planned there."""
         source, position = place
         until = self.nats[source][self.boundaries[source].index(position)]
         row = np.minimum(self.common[source], until)
         corner = self.common[source, source]
         self.common = np.block([[self.common, row[:, None]], [row[None, :], np.array([[corner]])]])
         self.tokens += self.lengths[source] - position
-        return place
 
 
 def _worth(num: float, shared: float | Floats, tokens: float | Floats) -> Floats:

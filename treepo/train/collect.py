@@ -149,12 +149,24 @@ class Online:
             groups, failures, errors = await sample_groups(
                 self._rollouts, self._rewards, asks, examples
             )
-            if not groups:
+            if not groups and not batch.num_sampled:
                 raise errors[0]
-            batch.num_failed += len(errors)
+            kept = self._usable(groups)
+            batch.num_failed += len(errors) + len(groups) - len(kept)
             batch.failures += failures
-            batch.add(groups)
+            batch.add(kept)
         return batch
+
+    def _usable(self, groups: list[Group]) -> list[Group]:
+        """Without trees that lost a path or a reward, where the estimator needs whole ones.
+
+        Where none is whole it is the settings' fault, which the estimator says.
+        """
+        config = self._config.advantages
+        if config.estimator != "mass_loo" or config.allow_inexact:
+            return groups
+        whole = [g for g in groups if g.tree.weights_exact and None not in g.rewards]
+        return whole or groups
 
     def _ask(self, count: int) -> tuple[list[Ask], list[Example]]:
         config, asks, examples = self._config, [], []
@@ -188,6 +200,30 @@ class Stored:
         batch.add([self._groups[draw(len(self._groups), self._config.seed, at)] for at in order])
         self.cursor += count
         return batch
+
+
+def check_origin(rollouts: Sequence[Rollout], config: TrainConfig) -> None:
+    """See that stored trees were drawn as the configuration says their log-probs were.
+
+    Raises:
+        ConfigError: Another temperature, or a nucleus or top-k, whose log-probs are not the
+            policy's.
+    """
+    wanted = {"temperature": config.sampling.temperature, "top_p": 1.0, "top_k": 0}
+    for rollout in rollouts:
+        drawn = rollout.origin.get("sampling") or {}
+        for name, value in wanted.items():
+            found = drawn.get(name, value)
+            if found != value and not (name == "top_k" and found == -1):
+                remedy = (
+                    f"set `sampling.temperature={found}`"
+                    if name == "temperature"
+                    else f"sample again without `{name}`"
+                )
+                raise ConfigError(
+                    f"{config.trees}: tree {rollout.tree.id!r} was sampled with {name} {found}; "
+                    f"its log-probabilities are compared with {name} {value}: {remedy}"
+                )
 
 
 def stored_groups(rollouts: Sequence[Rollout], tokenizer: object, pool: RewardPool) -> list[Group]:

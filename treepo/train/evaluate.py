@@ -18,6 +18,18 @@ from treepo.train.data import Example
 from treepo.train.reward_pool import RewardPool
 from treepo.train.rollouts import Ask, Rollouts
 
+_ALONE = {
+    "branching_factor": 1,
+    "fallback": "none",
+    "until": "complete",
+    "start": None,
+    "prune": "none",
+    "max_depth": None,
+    "max_total_tokens": None,
+    "deadline_ms": None,
+}
+"""What makes a tree k whole samples, whatever the training trees' rules are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -45,8 +57,7 @@ async def evaluate(
         EngineError: The engine gave no tree at all.
     """
     count = config.eval.samples
-    alone = {"width": count, "root_branching": count, "branching_factor": 1, "fallback": "none"}
-    tree = config.tree.model_copy(update=alone)
+    tree = config.tree.model_copy(update=_ALONE | {"width": count, "root_branching": count})
     names = [f"eval-{number}" for number in range(len(examples))]
     asks = [
         Ask(name, example.token_ids, tree, sampling(config, name))

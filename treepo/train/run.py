@@ -22,7 +22,7 @@ from accelerate.utils import set_seed
 from treepo.errors import ConfigError
 from treepo.local.backends import Backend
 from treepo.rollout.files import read
-from treepo.train.collect import Online, Stored, Stream, stored_groups
+from treepo.train.collect import Online, Stored, Stream, check_origin, stored_groups
 from treepo.train.config import TrainConfig
 from treepo.train.data import Example, load
 from treepo.train.learner import Learner
@@ -130,7 +130,9 @@ def _open(
     stack: ExitStack,
 ) -> Sampling:
     if config.trees is not None:
-        groups = stored_groups(list(read(config.trees)), tokenizer, pool)
+        rollouts_read = list(read(config.trees))
+        check_origin(rollouts_read, config)
+        groups = stored_groups(rollouts_read, tokenizer, pool)
         stored: Stream = Stored(config, groups)
         return Sampling(stored, None, pool, ())
     data = config.data

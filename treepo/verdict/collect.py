@@ -91,11 +91,11 @@ class Study:
 
 def known(path: Any, study: Study) -> dict[tuple[str, str], Tree]:
     """The study's trees that are in the file, by the names of plan and problem."""
-    tasks = {task.key: task for task in study.tasks()}
+    trees = {rollout.key: rollout.tree for rollout in read(path)}
     return {
-        (tasks[rollout.key].plan.name, tasks[rollout.key].problem.name): rollout.tree
-        for rollout in read(path)
-        if rollout.key in tasks
+        (task.plan.name, task.problem.name): trees[task.key]
+        for task in study.tasks()  # plans of the same settings share their trees
+        if task.key in trees
     }
 
 

@@ -3,7 +3,8 @@
 The sampler itself runs, on an engine that knows only what the tree holds, so that `until` and
 `start` cost exactly what they would have cost, and no token is generated. It works where the new
 settings ask for no path that the tree lacks: any wave of independent trajectories, and the same
-branching with another `until`.
+`entropy` branching with another `until`. (The paper's policies branch at boundaries, which depend
+on the engine's block size, and that is not known here.)
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from treepo.sampler import Job, sample_tree
 from treepo.tree import Finish, Node, Tree
 
 _BLOCK_TOKENS = 1
+_TURNS = 8
+"""Turns of the event loop per chunk: an answer takes some to be read, on a real engine far fewer
+than a chunk takes to be generated."""
+
 _FIRST_LETTER = 0x20000
 _REASONS = {Finish.LENGTH: "length", Finish.REPETITION: "repetition", Finish.DEPTH: "length"}
 
@@ -122,7 +127,8 @@ class ReplayEngine:
         path = self._take(tuple(request.token_ids[self._num_prompt_tokens :]))
         end, step = len(path.token_ids), self._chunk_tokens
         for start in range(0, max(end, 1), step):
-            await asyncio.sleep(0)
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
             if request.id in self._aborted:
                 yield Chunk((), finish_reason="abort")
                 return

@@ -74,7 +74,9 @@ class Verdict:
         row = self.row(plan)
         found, gap = row.comparison, row.comparison.difference
         meaning = "no difference can be told"
-        if gap.low > 0:
+        if found.is_beyond and gap.low > 0:
+            meaning = "it costs more than the samples it is held against, and nothing can be told"
+        elif gap.low > 0:
             meaning = "the tree is better"
         elif gap.high < 0:
             meaning = "independent sampling is better"

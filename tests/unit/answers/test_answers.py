@@ -98,6 +98,13 @@ async def test_a_pattern_that_backtracks_for_ever_is_no_answer_and_is_counted(po
     assert (await read(pool, {"regex": r"a+"}, "xaa"))[0] == Answer("aa", "aa")
 
 
+async def test_texts_that_are_read_at_once_give_up_together(pool):
+    reader = AnswerReader.from_config({"regex": r"(a+)+b"}, pool=pool, limit_s=0.2)
+    assert await asyncio.gather(*(reader.read("a" * 60) for _ in range(16))) == [None] * 16
+    assert reader.failures["timeout"] <= 4
+    assert reader.failures.total() == 16
+
+
 async def test_a_formula_that_explodes_is_no_answer_and_is_counted(pool):
     answer, failures = await read(pool, "boxed", r"\boxed{9^{9^{9^{9^9}}}}", limit_s=1.0)
     assert answer is None
@@ -175,6 +182,8 @@ async def test_an_installed_extractor_is_called_by_name_and_contained(extractors
         {"regex": "a{99999999999999}"},
         {"json": ""},
         {"json": "a..b"},
+        {"regex": "\ud800"},
+        {"\udfff": "a"},
     ],
 )
 def test_what_cannot_be_used_names_the_field(answer):

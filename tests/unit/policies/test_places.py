@@ -5,6 +5,8 @@ roots of 16 tokens that share nothing have n = Q = 4: 4 / 64. A fifth from the p
 5 / 80, which is the same.
 """
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ def roots(*entropies, factor=None, running=(), width=16) -> tuple[Growth, list[P
     """Root paths of these entropies, finished but for those in `running`; segments of 4 tokens."""
     config = TreeConfig(width=width, segment_tokens=4, branching_factor=factor, start=4)
     growth = Growth([1], config.resolve(4, 100, 0.5), 4)
-    paths = growth.open_wave(4, len(entropies))
+    paths = growth.open_wave(len(entropies), len(entropies))
     for i, (path, values) in enumerate(zip(paths, entropies, strict=True)):
         path.extend(Chunk([path.id] * len(values), uncertainty=values))
         if i not in running:
@@ -73,6 +75,27 @@ def test_a_place_takes_no_more_children_than_the_branching_factor(factor):
     counts = [branch.children for branch in next_wave(growth, 6) if branch.position]
     assert counts
     assert max(counts) <= factor
+
+
+def test_siblings_count_the_children_of_a_boundary_they_share_together():
+    growth, paths = roots(LATE, LATE, factor=2)
+    for path in paths:  # a sibling that shares the certain part
+        (child,) = growth.open_branch(Branch(path, 12, 1), path.wave)
+        child.extend(Chunk([7] * 4, uncertainty=LATE[12:]))
+        growth.end(child, Finish.EOS, LENGTH)
+    counts: Counter[tuple[int, int]] = Counter()
+    for branch in next_wave(growth, 12):
+        owner = branch.path.owner(branch.position) if branch.path else None
+        counts[owner.id if owner else -1, branch.position] += branch.children
+    assert sum(counts.values()) == 12
+    assert max(count for (owner, _), count in counts.items() if owner >= 0) == 2
+
+
+def test_a_wide_tree_is_judged_by_the_part_that_is_looked_at():
+    late = [*[0.0] * 12, *[2.0] * 4]
+    few, many = (roots(*[late] * num, width=256)[0] for num in (64, 128))
+    assert all(branch.position == 12 for branch in [*next_wave(few, 8), *next_wave(many, 8)])
+    assert next_wave(many, 8)
 
 
 def test_independent_samples_stay_independent():

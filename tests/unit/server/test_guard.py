@@ -131,3 +131,15 @@ def test_only_json_is_read():
     messages, seen, _ = posted(dumped({"tree": {}}), kind="multipart/form-data; boundary=x")
     assert seen == messages
     assert refused(dumped({"tree": {}}), kind="application/json; charset=utf-8") == "tree"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_tree_in_a_wider_encoding_is_seen(encoding):
+    assert refused(json.dumps({"tree": {}}).encode(encoding)) == "tree"
+
+
+@pytest.mark.parametrize("depth", [450, 100_000])
+def test_a_deep_body_is_no_fault_of_the_server(depth):
+    deep = b"[" * depth + b"]" * depth
+    messages, seen, _ = posted(b'{"a": "tree", "b": ' + deep + b"}")
+    assert seen == messages

@@ -57,6 +57,8 @@ def test_an_empty_tree_is_the_default_one():
         ({"width": 4.0}, "tree.width"),
         ({"root_branching": [3, 2]}, "tree.root_branching"),
         ({"until": 1.5}, "tree.until"),
+        ({"\ud800": 1}, "tree"),
+        ({"deadline_ms": 10**400}, "tree.deadline_ms"),
         ("wide", "tree"),
         ([], "tree"),
     ],
@@ -65,6 +67,7 @@ def test_a_wrong_tree_is_refused_by_field(tree, field):
     error = refused(request(tree))
     assert error.field == field
     assert error.remedy
+    str(error).encode()
 
 
 @pytest.mark.parametrize("width", [0, 65, "x"])
@@ -123,6 +126,7 @@ def test_all_paths_are_streamed_only_where_each_is_a_choice():
     assert TreeRequest(config, num_choices=4, is_stream=True).streams_all
     assert not TreeRequest(config, num_choices=3, is_stream=True).streams_all
     assert not TreeRequest(config, num_choices=4).streams_all
+    assert not TreeRequest(TreeConfig(width=1), is_stream=True).streams_all
 
 
 def test_a_path_that_replaces_another_has_an_index_of_its_own():

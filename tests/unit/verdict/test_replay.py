@@ -1,6 +1,7 @@
 """A replay is what the sampler would have done, from trajectories that are already there."""
 
 import asyncio
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,3 +93,31 @@ def test_the_order_of_the_known_paths_is_drawn_by_the_seed() -> None:
 def test_a_replay_that_needs_an_unknown_path_says_so() -> None:
     with pytest.raises(EngineError, match="lacks"):
         again(sample(POOL), width=12, root_branching=12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_among_equal_answers_a_settled_replay_stops_within_a_chunk_of_the_ninth(seed: int) -> None:
+    lengths = random.Random(seed).sample(range(60, 120), 16)
+    machine = TokenMachine(
+        {
+            "s": {i + 1: (1 / 16, f"{i}.1") for i in range(16)},
+            **{
+                f"{i}.{at}": {20 if at < end else EOS: (1.0, f"{i}.{at + 1}" if at < end else "s")}
+                for i, end in enumerate(lengths)
+                for at in range(1, end + 1)
+            },
+        },
+        "s",
+    )
+
+    class Same:
+        async def read(self, text: str) -> ToyAnswer | None:
+            return ToyAnswer("1", "1")
+
+    fields = {**INDEPENDENT, "width": 16, "root_branching": 16}
+    job = Job([9] * 17, Sampling(200), TreeConfig(**fields), "t", Texts(CharDecoder(), Same()))
+    tree = asyncio.run(sample_tree(ScriptedEngine(machine, Script(seed=seed)), job))
+    early = asyncio.run(replay(tree, {"until": "settled"}, seed, chunk_tokens=1))
+    assert early.finish is TreeFinish.SETTLED
+    ends = sorted(tree.nodes[t.leaf].end for t in tree.trajectories)
+    assert 9 <= len(early.trajectories) <= 9 + ends[9:].count(ends[8])
