@@ -194,8 +194,8 @@ def test_a_dead_engine_fails_its_trees_its_health_and_the_process(crowded):
     processes = below(crowded)
     (engine,) = [p for p in processes if p.name().startswith("VLLM::EngineCor")]
     with ThreadPoolExecutor(2) as pool, caller(crowded) as http:
-        whole = pool.submit(post, crowded, long_body(4))
-        with http.stream("POST", CHAT, json=long_body(4, stream=True, n=4)) as stream:
+        whole = pool.submit(post, crowded, long_body(32))
+        with http.stream("POST", CHAT, json=long_body(32, stream=True, n=32)) as stream:
             wait_until(crowded, lambda text: metric_in(text, "treepo_running_trees") == 2)
             lines = stream.iter_lines()
             first = next(lines)

@@ -22,7 +22,11 @@ from treepo.errors import EngineDeadError, EngineError
 
 def output(token_ids, finish_reason=None, logprobs=None, num_cached_tokens=32):
     completion = SimpleNamespace(
-        token_ids=token_ids, logprobs=logprobs, finish_reason=finish_reason, stop_reason=None
+        weight_versions=None,
+        token_ids=token_ids,
+        logprobs=logprobs,
+        finish_reason=finish_reason,
+        stop_reason=None,
     )
     return SimpleNamespace(outputs=[completion], num_cached_tokens=num_cached_tokens)
 

@@ -41,7 +41,7 @@ def test_a_torn_last_line_is_left_out_and_a_bad_line_is_named(tmp_path, rollout_
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(lines[0] + lines[1][:100] + b"\n" + lines[2])
     with pytest.raises(RolloutFileError, match=r"bad\.jsonl:2: no JSON"):
-        train_letters(offline(tmp_path, bad))
+        train_letters(offline(tmp_path, bad, output_dir=str(tmp_path / "other")))
 
 
 def test_trees_whose_rewards_never_differ_are_refused(tmp_path, flat_rollout_file):
