@@ -157,7 +157,7 @@ def test_each_log_line_is_json_and_names_its_request(pair):
 def test_told_to_stop_it_answers_what_runs_and_takes_nothing_new(pair):
     processes = below(pair)
     with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(post, pair, long_body(4)) for _ in range(2)]
+        running = [pool.submit(post, pair, long_body(SLOTS // 4)) for _ in range(2)]
         wait_until(pair, lambda text: metric_in(text, "treepo_running_trees") == 2)
         pair.process.send_signal(signal.SIGTERM)
         late = refusal(pair)
