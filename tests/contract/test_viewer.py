@@ -98,7 +98,7 @@ def test_the_key_is_asked_for_where_one_is_set_and_leaves_with_the_tab(tab, serv
     assert server.url + "/v1/chat/completions" in tab.requested
 
 
-@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("width", [2, 4])
 def test_a_stream_of_all_paths_tells_where_each_forked_off(client, width):
     tree = {**EVEN, "width": width, "include": ["nodes"]}
     stream = client.chat.completions.create(
