@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.reasoner import problems as reasoner
 from bench.reasoner.model import prepare_reasoner
 from bench.reasoner.problems import BENCH_LEVEL, problems
 from bench.report import publish
@@ -63,14 +64,17 @@ def chosen(names: Sequence[str]) -> list[Plan]:
     return sampled + [plan for plan in REPLAYED if plan.source in sources]
 
 
+async def make_problem(problem: reasoner.Problem) -> Problem:
+    """A problem of the reasoner, with the key of its right answer."""
+    turns = [{"role": "user", "content": problem.question}]
+    columns = {"id": problem.id, "messages": turns, "answer": problem.answer}
+    return Problem(problem.id, Prompt(problem.id, turns, columns), await gold_key(problem.answer))
+
+
 def study(args: argparse.Namespace, plans: Sequence[Plan], model: str) -> Study:
     """The first test problems under these plans."""
-    found = []
-    for problem in islice(problems("test", BENCH_LEVEL), args.problems):
-        turns = [{"role": "user", "content": problem.question}]
-        columns = {"id": problem.id, "messages": turns, "answer": problem.answer}
-        key = asyncio.run(gold_key(problem.answer))
-        found.append(Problem(problem.id, Prompt(problem.id, turns, columns), key))
+    chosen_problems = islice(problems("test", BENCH_LEVEL), args.problems)
+    found = [asyncio.run(make_problem(problem)) for problem in chosen_problems]
     sampled = [plan for plan in plans if plan.source is None]
     sampling = {"max_tokens": args.max_tokens, "temperature": args.temperature}
     settings = {**sampling, "wants_logprobs": False}

@@ -12,15 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.report_sections import (
-    controller,
-    overhead,
-    quality,
-    reasoner,
-    search,
-    throughput,
-)
 from bench.results import FOLDER, ROOT, Result, write_result
+from bench.sections.accuracy import clock, quality, reasoner, search
+from bench.sections.speed import controller, entropy, fairness, overhead, throughput, train
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
@@ -34,6 +28,7 @@ the same generated tokens**, not at the same `n`.
 Section = Callable[[Mapping[str, Any]], str]
 SECTIONS: dict[str, tuple[str, str, Section]] = {
     "quality": ("Accuracy at matched tokens", "bench.quality", quality),
+    "clock": ("Wall-clock to the answer", "bench.clock", clock),
     "throughput": ("Throughput against `n=16`", "bench.throughput", throughput),
     "throughput-gpu": ("Throughput on a GPU", "bench/gpu.sh", throughput),
     "quality-gpu": ("Accuracy on a GPU", "bench/gpu.sh", quality),
@@ -41,6 +36,9 @@ SECTIONS: dict[str, tuple[str, str, Section]] = {
     "search": ("Policies on chains of known law", "bench.search", search),
     "controller": ("What the controller costs", "bench.controller", controller),
     "overhead": ("What a tree that never branches costs", "bench.overhead", overhead),
+    "entropy": ("What exact entropies cost", "bench.entropy", entropy),
+    "fairness": ("What plain requests feel of trees", "bench.fairness", fairness),
+    "train": ("The packed update", "bench.train", train),
 }
 """Name of the result file: heading, what makes it, and how it is told."""
 

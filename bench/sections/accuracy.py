@@ -1,20 +1,13 @@
-"""One result file as a piece of Markdown: a table, and what limits its numbers.
+"""How often an answer is right, and what that costs: sections of docs/benchmarks.md.
 
-Pure functions of a result; which file goes where stands in `report.py`.
+Each is a pure function of a result file; which file goes where stands in `bench/report.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-Json = Mapping[str, Any]
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [list(head), ["---"] * len(head), *map(list, rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+from bench.sections.markdown import Json, percent, points, table
 
 
 def quality(result: Json) -> str:
@@ -38,9 +31,9 @@ def quality(result: Json) -> str:
 
 
 def _sample_row(count: str, point: Json, summary: Json) -> list[str]:
-    tokens, right = int(count) * summary["path_tokens"], _percent(point["accuracy"])
+    tokens, right = int(count) * summary["path_tokens"], percent(point["accuracy"])
     shown = [f"independent, {count}", count, f"{tokens:.0f}", f"{int(count):.1f}", right, right, ""]
-    return [*shown, "", _percent(point["passed"]), count, "1.00", ""]
+    return [*shown, "", percent(point["passed"]), count, "1.00", ""]
 
 
 def _plan_row(row: Json) -> list[str]:
@@ -51,11 +44,11 @@ def _plan_row(row: Json) -> list[str]:
         f"{mean['leaves']:.1f}",
         f"{found['tokens']['value']:.0f}",
         f"{found['paths']:.1f}",
-        _percent(found["accuracy"]["value"]),
-        _percent(found["independent"]),
-        _points(found["difference"]),
-        _percent(mean["weighted"]),
-        _percent(mean["passed"]),
+        percent(found["accuracy"]["value"]),
+        percent(found["independent"]),
+        points(found["difference"]),
+        percent(mean["weighted"]),
+        percent(mean["passed"]),
         f"{mean['effective']:.1f}",
         f"{mean['effective'] / found['paths']:.2f}",
         seconds,
@@ -79,35 +72,29 @@ def _saving(summary: Json) -> str:
     return "\nStopping early:\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def throughput(result: Json) -> str:
-    """Every side under every load, beside `n=16` of the same round."""
-    head = ("lengths", "prompts", "tokens", "segment", "side", "trajectories/s", "tokens/s",
-            "answer p50, p95, s", "trajectories/s over n=16", "answer over n=16",
-            "tokens over n=16", "limit", "rounds")  # fmt: skip
+def clock(result: Json) -> str:
+    """Seconds of each plan alone on the engine, beside how often it is right."""
+    head = ("plan", "right", "tokens", "seconds a problem", "answer p50, p95, s",
+            "problems/s over n=16", "over independent at the same accuracy")  # fmt: skip
     rows = [
         [
-            row["kind"],
-            str(row["in_flight"]),
-            str(row["max_tokens"]),
-            str(row["segment_tokens"]),
-            row["side"],
-            f"{row['trajectories_per_s']:.2f}",
-            f"{row['tokens_per_s']:.0f}",
+            row["plan"],
+            percent(row["accuracy"]) if row["accuracy"] is not None else "",
+            f"{row['tokens']:.0f}",
+            f"{row['seconds']:.2f}",
             f"{row['p50_s']:.1f}, {row['p95_s']:.1f}",
             f"{row['speedup']:.2f} ({' to '.join(f'{end:.2f}' for end in row['speedup_range'])})",
-            f"{row['answer_speedup']:.2f}",
-            f"{row['tokens_ratio']:.2f}",
-            f"{row['limit']:.2f}",
-            str(row["rounds"]),
+            f"{row['same_accuracy_speedup']:.2f}" if row["same_accuracy_speedup"] else "",
         ]
         for row in result["summary"]["rows"]
     ]
     notes = (
-        f"Model `{result['config']['model']}`, {result['config']['width']} trajectories a prompt. "
-        "Ratios are medians over rounds, in parentheses the least and the greatest. `limit` is the "
-        "arithmetic one: trajectory tokens over generated tokens, which is what a tree would gain "
-        "if a token cost the same however many paths run. Below it, decoding small batches (a tree "
-        "starts with few paths) or the host holds it back; a tree cannot beat it.\n"
+        f"{result['config']['in_flight']} problems at a time, one plan after the other, "
+        f"{result['summary']['rows'][0]['blocks']} turns. `right` is taken from the table of "
+        f"accuracies ({result['config']['accuracies']['problems']} problems), with its "
+        "uncertainty. The last column is the time in which independent samples, as many as it "
+        "takes, are as often right, over the plan's own; empty where the plan is outside of what "
+        "1 to 16 samples reach.\n"
     )
     return f"{notes}\n{table(head, rows)}"
 
@@ -122,8 +109,8 @@ def reasoner(result: Json) -> str:
             name,
             str(level["problems"]),
             f"{level['tokens']:.0f}",
-            _percent(level["exact"]["0.8"]),
-            _percent(level["exact"]["1.0"]),
+            percent(level["exact"]["0.8"]),
+            percent(level["exact"]["1.0"]),
             ", ".join(f"{value:.3f}" for value in level["entropy_by_tenth"]),
         ]
         for name, level in summary.items()
@@ -147,39 +134,3 @@ def search(result: Json) -> str:
         "[log.md](log.md).\n"
     )
     return f"{notes}\n{table(('policy', *summary), rows)}"
-
-
-def controller(result: Json) -> str:
-    """The sampler's own cost per generated token."""
-    variants: Mapping[str, Json] = result["summary"]["variants"]
-    costs: Mapping[str, Mapping[str, float]] = {
-        name: variant["controller_us_per_token"] for name, variant in variants.items()
-    }
-    sizes = sorted({size for known in costs.values() for size in known}, key=int)
-    rows = [
-        [name, *(f"{known[size]:.2f}" if size in known else "" for size in sizes)]
-        for name, known in costs.items()
-    ]
-    head = ("microseconds a token", *(f"{size} live paths" for size in sizes))
-    limit = result["summary"]["tokens_per_second"]
-    note = f"The host could drive {limit:,} tokens a second before it limits anything.\n"
-    return f"{note}\n{table(head, rows)}"
-
-
-def overhead(result: Json) -> str:
-    """A tree of one path against the plain request."""
-    found = result["summary"]
-    low, high = found["ratio_interval"]
-    entropy_low, entropy_high = found["entropy_ratio_interval"]
-    return (
-        f"Speed of plain requests = 1: as trees {found['ratio']:.3f} ({low:.3f} to {high:.3f}), "
-        f"with entropies {found['entropy_ratio']:.3f} ({entropy_low:.3f} to {entropy_high:.3f}).\n"
-    )
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _points(gap: Json) -> str:
-    return f"{100 * gap['value']:+.1f} ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"

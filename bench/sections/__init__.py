@@ -1,0 +1,1 @@
+"""The sections of docs/benchmarks.md, each made from one result file."""
