@@ -1,0 +1,1 @@
+"""`make bench`: a short version of the benchmarks, held against the committed results."""
