@@ -13,8 +13,8 @@ One tree, so that callers can catch `TreePOError` and nothing of ours slips thro
     ├── RolloutFileError      a rollout file, with its path and line
     └── CheckpointError       a training checkpoint
 
-It knows nothing of HTTP: `treepo_server.errors` maps each class to a status. A new error goes
-under the class whose reader has to act on it.
+It knows nothing of HTTP: `treepo_server.response.errors` maps each class to a status. A new error
+goes under the class whose reader has to act on it.
 """
 
 from __future__ import annotations

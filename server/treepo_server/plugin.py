@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from treepo_server.aliases import Aliases
-from treepo_server.capacity import Capacity
-from treepo_server.limits import Limits
-from treepo_server.versions import check_vllm
+from treepo_server.settings.aliases import Aliases
+from treepo_server.settings.capacity import Capacity
+from treepo_server.settings.limits import Limits
+from treepo_server.settings.versions import check_vllm
 
 
 class TreePlugin:
@@ -42,10 +42,11 @@ class TreePlugin:
         self._aliases = Aliases.from_env(os.environ, self._limits)
         from starlette.middleware import Middleware
 
-        from treepo_server import capabilities, viewer
-        from treepo_server.drain import DrainOnSignal
-        from treepo_server.guard import TreeGuard
-        from treepo_server.routes import ROUTES
+        from treepo_server import viewer
+        from treepo_server.trees.drain import DrainOnSignal
+        from treepo_server.ways_in import capabilities
+        from treepo_server.ways_in.guard import TreeGuard
+        from treepo_server.ways_in.routes import ROUTES
 
         for route in ROUTES:
             route.attach(app, self._aliases)
@@ -59,8 +60,8 @@ class TreePlugin:
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Make the service, once the engine runs."""
         from treepo.engines.entropy_source import connect
-        from treepo_server.logs import log
-        from treepo_server.service import TreeService
+        from treepo_server.observe.logs import log
+        from treepo_server.trees.service import TreeService
 
         listed = await state.openai_serving_models.show_available_models()
         self._aliases.check(model.id for model in listed.data)

@@ -9,13 +9,13 @@ import pytest
 PARSE = """
 import json, os, sys
 from pathlib import Path
-from treepo_server import launch
+from treepo_server.launch import vllm_serve
 
-launch.prepare = lambda: Path("embedded-folder")
-launch._enable_plugin()
+vllm_serve.prepare = lambda: Path("embedded-folder")
+vllm_serve._enable_plugin()
 shown = []
 for argv in json.load(sys.stdin):
-    args = vars(launch._parsed(argv)[1])
+    args = vars(vllm_serve._parsed(argv)[1])
     args["plugins"] = os.environ["VLLM_PLUGINS"]
     shown.append({name: args[name] for name in sys.argv[1:]})
 print(json.dumps(shown))

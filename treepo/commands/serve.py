@@ -2,7 +2,7 @@
 
 The server runs in a process group of its own and this process only watches it, for two reasons:
 vLLM exits with 0 when its engine dies, and leaves processes behind when it is killed. What is
-served, and with which settings, is decided in `treepo_server.launch`.
+served, and with which settings, is decided in `treepo_server.launch.vllm_serve`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from treepo.local.processes import Outcome, run_contained
-from treepo_server.versions import check_vllm
+from treepo_server.settings.versions import check_vllm
 
 
 def run(argv: Sequence[str]) -> int:
@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
     """
     check_vllm()
     # -P: a folder named vllm where the user stands must not shadow the package.
-    launch = [sys.executable, "-P", "-m", "treepo_server.launch", *argv]
+    launch = [sys.executable, "-P", "-m", "treepo_server.launch.vllm_serve", *argv]
     outcome = run_contained(launch)
     code = exit_code(
         outcome,

@@ -24,7 +24,7 @@ from treepo_client import (
     report,
 )
 from treepo_client.client import DEFAULT_WIDTH
-from treepo_server import wire
+from treepo_server.response import wire
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "It is 408."}}
 ANSWER = {"id": "1", "object": "chat.completion", "choices": [CHOICE], "tree": saved.report()}

@@ -26,7 +26,7 @@ sys.exit(" ".join(heavy) or 0)
         "from treepo import cli; cli.main(['--version'])",
         "import treepo.commands.serve",
         "import treepo.local.embedded",
-        "import treepo_server.launch",
+        "import treepo_server.launch.vllm_serve",
     ],
 )
 def test_loads_nothing_heavy(statement):

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from treepo_server import metrics
+from treepo_server.observe import metrics
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -68,7 +68,7 @@ def test_images_hold_no_weights():
 
 
 def test_the_gpu_image_is_of_a_supported_vllm():
-    from treepo_server.versions import BELOW, OLDEST
+    from treepo_server.settings.versions import BELOW, OLDEST
 
     version = re.search(r"ARG VLLM_VERSION=(\d+)\.(\d+)\.", DOCKERFILE)
     assert OLDEST <= (int(version[1]), int(version[2])) < BELOW
