@@ -16,15 +16,17 @@ def quality(result: Json) -> str:
     rows = [_sample_row(n, point, summary) for n, point in summary["independent"].items()]
     rows += [_plan_row(row) for row in summary["rows"]]
     head = ("plan", "leaves", "tokens", "paths", "right", "same tokens", "difference, points",
-            "by mass", "pass", "effective", "per path", "seconds")  # fmt: skip
+            "by mass", "pass", "effective", "per path", "recomputed", "seconds")  # fmt: skip
     sampling = result["config"]["sampling"]
     notes = (
         f"{summary['problems']} problems, temperature {sampling['temperature']}. `paths`: "
         f"generated tokens over the mean length of a trajectory ({summary['path_tokens']:.0f}). "
         "`same tokens`: the majority of independent samples at those tokens. `by mass`: the "
-        "weighted vote. `per path`: effective samples over paths. `seconds`: mean time to the "
-        "answer while all plans shared the engine; none for plans that were replayed from known "
-        "trajectories. Independent rows have no overrun; replayed and tree rows count it.\n"
+        "weighted vote. `per path`: effective samples over paths. `recomputed`: prompt tokens that "
+        "the engine computed again for further paths, beside those it generated. `seconds`: mean "
+        "time to the answer while all plans shared the engine. Both are empty for plans that were "
+        "replayed from known trajectories. Independent rows have no overrun; replayed and tree "
+        "rows count it.\n"
     )
     said = "\n".join(f"* {sentence}" for sentence in summary["verdicts"].values())
     return f"{notes}\n{table(head, rows)}\n{said}\n{_saving(summary)}"
@@ -33,7 +35,7 @@ def quality(result: Json) -> str:
 def _sample_row(count: str, point: Json, summary: Json) -> list[str]:
     tokens, right = int(count) * summary["path_tokens"], percent(point["accuracy"])
     shown = [f"independent, {count}", count, f"{tokens:.0f}", f"{int(count):.1f}", right, right, ""]
-    return [*shown, "", percent(point["passed"]), count, "1.00", ""]
+    return [*shown, "", percent(point["passed"]), count, "1.00", "", ""]
 
 
 def _plan_row(row: Json) -> list[str]:
@@ -51,6 +53,7 @@ def _plan_row(row: Json) -> list[str]:
         percent(mean["passed"]),
         f"{mean['effective']:.1f}",
         f"{mean['effective'] / found['paths']:.2f}",
+        f"{mean.get('recomputed', 0):.0f}" if mean["seconds"] else "",
         seconds,
     ]
 

@@ -37,6 +37,7 @@ class Outcome:
         passed: 1 where any trajectory is right.
         single: Share of the trajectories' weight that is right.
         effective: Effective samples.
+        recomputed: Prompt tokens that the engine computed again for forks; 0 where it was replayed.
         seconds: Wall-clock of the tree beside whatever ran at the time; 0 where it was replayed.
     """
 
@@ -50,6 +51,7 @@ class Outcome:
     passed: float
     single: float
     effective: float
+    recomputed: float = 0.0
     seconds: float = 0.0
 
 
@@ -75,6 +77,7 @@ def judge(tree: Tree, problem: str, plan: str, gold: str, *, is_replay: bool = F
         passed=float(any(t.answer == gold for t in tree.trajectories)),
         single=sum(t.weight for t in tree.trajectories if t.answer == gold),
         effective=effective_samples(Sharing.of(tree)),
+        recomputed=0.0 if is_replay else tree.stats.recomputed_tokens,
         seconds=0.0 if is_replay else round(tree.stats.duration_s, 3),
     )
 
