@@ -128,13 +128,20 @@ def summarise(samples: Sequence[Sample], share: float) -> dict[str, Any]:
         for part in (1.0, share)
         for beside in BESIDE
     }
-    ratio = p95["tree, share 1"] / p95["plain, share 1"]
-    limited = p95[f"tree, share {share:g}"] / p95[f"plain, share {share:g}"]
-    return {
-        "p95_ttft_s": {name: round(value, 4) for name, value in p95.items()},
-        "tree_over_plain": round(ratio, 3),
-        "tree_over_plain_with_share": round(limited, 3),
-    }
+    ratios: dict[str, Any] = {}
+    for part, name in ((1.0, "tree_over_plain"), (share, "tree_over_plain_with_share")):
+        ratio = p95[f"tree, share {part:g}"] / p95[f"plain, share {part:g}"]
+        ratios[name] = round(ratio, 3)
+        ratios[f"{name}_by_round"] = _by_round(samples, part)
+    return {"p95_ttft_s": {name: round(value, 4) for name, value in p95.items()}, **ratios}
+
+
+def _by_round(samples: Sequence[Sample], share: float) -> list[float]:
+    found = []
+    for number in sorted({sample.round for sample in samples}):
+        own = [sample for sample in samples if sample.round == number]
+        found.append(round(_p95(own, "tree", share) / _p95(own, "plain", share), 3))
+    return found
 
 
 def _p95(samples: Sequence[Sample], beside: str, share: float) -> float:

@@ -100,17 +100,19 @@ def entropy(result: Json) -> str:
 def fairness(result: Json) -> str:
     """What plain requests feel of a wide tree, and of as many plain paths."""
     summary, config = result["summary"], result["config"]
-    head = ("slots that trees may use", *(("beside nothing", "beside plain `n=64`",
-            "beside a tree of width 64", "tree over plain")))  # fmt: skip
+    head = ("slots that trees may use", "beside nothing", "beside plain `n=64`",
+            "beside a tree of width 64", "tree over plain", "by round")  # fmt: skip
     known, share = summary["p95_ttft_s"], f"{config['share']:g}"
     rows = []
     for part, ratio in (("1", "tree_over_plain"), (share, "tree_over_plain_with_share")):
         waits = [known[f"{beside}, share {part}"] for beside in ("nothing", "plain", "tree")]
         shown = [f"{1000 * wait:.0f} ms" for wait in waits]
-        rows.append([f"{float(part):.0%}", *shown, f"{summary[ratio]:.2f}"])
+        by_round = ", ".join(f"{value:.2f}" for value in summary[f"{ratio}_by_round"])
+        rows.append([f"{float(part):.0%}", *shown, f"{summary[ratio]:.2f}", by_round])
     note = (
         "Time to first token of short plain requests, 95th percentile, "
-        f"{config['rounds'] * config['probes']} requests a cell; model: {config['model']}.\n"
+        f"{config['rounds'] * config['probes']} requests a cell; model: {config['model']}. "
+        "With all slots in use a plain request waits until a path ends; with a share, slots stay free for it.\n"
     )
     return f"{note}\n{table(head, rows)}"
 
