@@ -112,7 +112,8 @@ def fairness(result: Json) -> str:
     note = (
         "Time to first token of short plain requests, 95th percentile, "
         f"{config['rounds'] * config['probes']} requests a cell; model: {config['model']}. "
-        "With all slots in use a plain request waits until a path ends; with a share, slots stay free for it.\n"
+        "With all slots in use a plain request waits until a path ends; with a share, slots stay "
+        "free for it.\n"
     )
     return f"{note}\n{table(head, rows)}"
 
