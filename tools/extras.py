@@ -1,4 +1,4 @@
-"""What the tests use beside Python packages: Debian's Chromium, and `openai` for JavaScript.
+"""What the tests use beside the locked packages: Chromium, packages for JavaScript, and Helm.
 
 `make test` calls it. It installs only what is missing and only where that needs no questions; the
 tests of what stays missing are skipped and say so, so it never fails. Another such thing is
@@ -14,7 +14,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-JAVASCRIPT = ROOT / "clients" / "examples" / "javascript"
+JAVASCRIPT = (ROOT / "clients" / "examples" / "javascript", ROOT / "tests" / "support" / "axe")
+# Helm's own library, which is large and needed by one test: not among the locked packages.
+HELM = ROOT / ".venv" / "helm"
+HELM_PACKAGES = ("helm-python-sdk==0.2.2",)
 LIMIT_S = 600
 
 
@@ -27,13 +30,23 @@ def chromium() -> list[list[str]]:
 
 
 def javascript() -> list[list[str]]:
-    """Commands that install the packages of the example: none where they are, or without npm."""
-    if (JAVASCRIPT / "node_modules").exists() or not shutil.which("npm"):
+    """Commands that install the packages of each folder: none where they are, or without npm."""
+    if not shutil.which("npm"):
         return []
-    return [["npm", "install", "--no-package-lock", "--no-audit", "--prefix", str(JAVASCRIPT)]]
+    install = ["npm", "install", "--no-package-lock", "--no-audit", "--prefix"]
+    missing = (folder for folder in JAVASCRIPT if not (folder / "node_modules").exists())
+    return [[*install, str(folder)] for folder in missing]
 
 
-EXTRAS = (chromium, javascript)
+def helm() -> list[list[str]]:
+    """Commands that install Helm's library: none where it is."""
+    if HELM.exists():
+        return []
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    return [[*pip, "--target", str(HELM), *HELM_PACKAGES]]
+
+
+EXTRAS = (chromium, javascript, helm)
 
 
 def main() -> int:

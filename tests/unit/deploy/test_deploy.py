@@ -1,6 +1,7 @@
 """The deployment files fit each other, the code and the rules of their tools."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tools import extras
 from treepo_server.observe import metrics
 
 ROOT = Path(__file__).parents[3]
@@ -127,17 +129,124 @@ def test_the_autoscaler_reads_a_metric_that_exists():
     assert metric in names
 
 
-@pytest.mark.parametrize(
-    "settings", [[], ["autoscaling.enabled=true", "serviceMonitor.enabled=true", "secret.apiKey=k"]]
-)
-def test_helm_renders_the_chart(settings):
-    helm = found("helm")
-    if helm is None:
-        pytest.skip("helm is missing; it is in no package index that we use")
-    flags = [word for setting in settings for word in ("--set", setting)]
-    command = [helm, "template", "demo", str(CHART), *flags]
+EVERYTHING = {
+    "autoscaling": {"enabled": True},
+    "serviceMonitor": {"enabled": True},
+    "secret": {"apiKey": "k", "hfToken": "t"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "models": {"claim": "models"},
+    "args": ["--tensor-parallel-size", "2"],
+    "env": {"TREEPO_MAX_WIDTH": "32"},
+    "gpus": 2,
+    "nodeSelector": {"gpu": "yes"},
+}
+
+
+# In a process of its own: Helm's library is written in Go, whose runtime stays where it was loaded.
+HELM = """
+import json, sys
+import helm_python as helm
+chart, values = sys.argv[1], json.loads(sys.argv[2])
+with helm.Chart.load(chart) as loaded:
+    texts = loaded.render(values, name="demo", namespace="prod")
+print(json.dumps({"texts": texts, "lint": helm.chart.lint(chart)}))
+"""
+
+
+def helm(values):
+    """What Helm's own library renders and finds; skipped where it is not installed."""
+    if not extras.HELM.exists():
+        pytest.skip("Helm's library is missing: python -m tools.extras")
+    done = subprocess.run(
+        [sys.executable, "-c", HELM, str(CHART), json.dumps(values)],
+        env={**os.environ, "PYTHONPATH": str(extras.HELM)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def rendered(values):
+    """The documents of the chart by kind."""
+    documents = [
+        document
+        for name, text in helm(values)["texts"].items()
+        if name.endswith(".yaml")
+        for document in yaml.safe_load_all(text)
+        if document
+    ]
+    return {document["kind"]: document for document in documents}
+
+
+def test_helm_finds_nothing_wrong_in_the_chart():
+    found = helm({})["lint"]
+    assert found["errors"] == []
+    assert [m["error"] for m in found["messages"]] == ["icon is recommended"]
+
+
+def test_helm_renders_the_chart_as_it_is():
+    documents = rendered({})
+    assert set(documents) == {"Deployment", "Service"}
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert pod["securityContext"]["runAsNonRoot"]
+    service = documents["Service"]["spec"]
+    labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+    assert service["ports"][0]["targetPort"] == container["ports"][0]["name"]
+
+
+def test_helm_renders_the_chart_with_every_value_set():
+    documents = rendered(EVERYTHING)
+    assert set(documents) == {
+        "Deployment", "HorizontalPodAutoscaler", "Secret", "Service", "ServiceMonitor",
+    }  # fmt: skip
+    deployment = documents["Deployment"]
+    assert "replicas" not in deployment["spec"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["args"][-2:] == EVERYTHING["args"]
+    assert container["env"] == [{"name": "TREEPO_MAX_WIDTH", "value": "32"}]
+    secret = container["envFrom"][0]["secretRef"]["name"]
+    assert secret == documents["Secret"]["metadata"]["name"]
+    target = documents["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]
+    assert target == deployment["metadata"]["name"]
+
+
+def test_no_service_of_the_namespace_sets_a_variable_of_the_server():
+    # A service named `vllm` would set VLLM_PORT to an address, which vLLM refuses.
+    pod = rendered({})["Deployment"]["spec"]["template"]["spec"]
+    assert pod["enableServiceLinks"] is False
+
+
+def test_helm_refuses_a_value_that_the_chart_has_not():
+    with pytest.raises(AssertionError, match="additional properties 'gpu' not allowed"):
+        rendered({"gpu": 2})
+
+
+@pytest.mark.parametrize("what", ["config", "rules"])
+def test_prometheus_reads_its_configuration_and_the_queries_of_the_dashboard(tmp_path, what):
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is missing: apt-get install prometheus")
+    file = DEPLOY / "prometheus" / "prometheus.yml"
+    if what == "rules":
+        file = tmp_path / "rules.yml"
+        file.write_text(yaml.safe_dump(rules_of_the_dashboard()))
+    flags = ["--syntax-only"] if what == "config" else []
+    command = [promtool, "check", what, *flags, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    kinds = [document["kind"] for document in yaml.safe_load_all(done.stdout) if document]
-    assert "Deployment" in kinds
-    assert ("HorizontalPodAutoscaler" in kinds) == bool(settings)
+
+
+def rules_of_the_dashboard():
+    """Every query of the dashboard, as a recording rule."""
+    dashboard = json.loads((DEPLOY / "grafana" / "treepo.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    rules = [
+        {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "5m")}
+        for number, query in enumerate(queries)
+    ]
+    return {"groups": [{"name": "dashboard", "rules": rules}]}

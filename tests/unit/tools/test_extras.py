@@ -1,5 +1,7 @@
 """What tests use beside Python is installed where that is easy, and missed quietly elsewhere."""
 
+import sys
+
 import pytest
 
 from tools import extras
@@ -9,7 +11,8 @@ from tools import extras
 def machine(monkeypatch, tmp_path):
     """A machine with those programs, as that user; returns the commands that are run on it."""
     ran = []
-    monkeypatch.setattr(extras, "JAVASCRIPT", tmp_path)
+    monkeypatch.setattr(extras, "JAVASCRIPT", (tmp_path / "one", tmp_path / "two"))
+    monkeypatch.setattr(extras, "HELM", tmp_path / "helm")
 
     def make(*programs, user=0, works=True):
         monkeypatch.setattr(extras.shutil, "which", lambda name: name if name in programs else None)
@@ -21,31 +24,34 @@ def machine(monkeypatch, tmp_path):
 
 
 def test_what_is_there_is_not_installed_again(machine, tmp_path):
-    (tmp_path / "node_modules").mkdir()
+    for folder in ("one/node_modules", "two/node_modules", "helm"):
+        (tmp_path / folder).mkdir(parents=True)
     ran = machine("chromium", "apt-get", "npm")
     assert extras.main() == 0
     assert ran == []
 
 
-def test_root_on_debian_gets_both(machine):
+def test_root_on_debian_gets_all(machine):
     ran = machine("apt-get", "npm")
     assert extras.main() == 0
     assert [command[:2] for command in ran] == [
         ["apt-get", "update"],
         ["apt-get", "install"],
         ["npm", "install"],
+        ["npm", "install"],
+        [sys.executable, "-m"],
     ]
 
 
 @pytest.mark.parametrize(("programs", "user"), [((), 0), (("apt-get",), 1000)])
-def test_nothing_is_asked_of_other_machines(machine, programs, user):
+def test_no_program_is_asked_of_other_machines(machine, programs, user):
     ran = machine(*programs, user=user)
     assert extras.main() == 0
-    assert ran == []
+    assert [command[0] for command in ran] == [sys.executable]
 
 
 def test_a_failure_is_said_and_stops_nothing(machine, capsys):
     ran = machine("apt-get", "npm", works=False)
     assert extras.main() == 0
-    assert len(ran) == 2
+    assert len(ran) == len(extras.EXTRAS)
     assert "no chromium; its tests are skipped" in capsys.readouterr().err
