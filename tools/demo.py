@@ -22,8 +22,9 @@ from typing import Any, NoReturn
 
 from openai import OpenAI, OpenAIError
 from rich.console import Console
+from rich.text import Text
 
-from treepo.drawing import draw
+from treepo.drawing import draw, readable
 from treepo.local.processes import end_with_parent
 
 SERVE = [sys.executable, "-m", "treepo.cli", "serve"]
@@ -71,7 +72,7 @@ def main() -> int:
                 print(f"  {line}", file=sys.stderr)
             return 1
     console.print("", draw(tree), "", "[bold]the winning path[/bold]", sep="\n")
-    console.print(response.choices[0].message.content, markup=False, highlight=False)
+    console.print(Text(readable(response.choices[0].message.content)))
     return 0
 
 

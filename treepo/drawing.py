@@ -7,6 +7,7 @@ did not ask for are left out of the picture. Another view is another function be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from rich.tree import Tree as RichTree
 Json = Mapping[str, Any]
 
 _BAR_WIDTH = 24
+# Escape sequences, other controls, and what turns a line's direction: a terminal obeys them.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _GIVEN_UP = frozenset({"pruned", "unfinished", "failed"})
 
 
@@ -79,7 +82,7 @@ def draw_votes(tree: Json) -> Table:
         share = float(vote["share"])
         bar = "█" * round(share * _BAR_WIDTH)
         table.add_row(
-            Text(_cut(str(vote["answer"]), 32), style="bold green" if is_winner else ""),
+            Text(one_line(str(vote["answer"]), 32), style="bold green" if is_winner else ""),
             str(vote["count"]),
             f"{float(vote['weight']):.2f}",
             Text(f"{bar} {share:.0%}", style="green" if is_winner else "dim"),
@@ -109,13 +112,25 @@ def draw_cost(tree: Json) -> Table:
 
 def summary(tree: Json) -> str:
     """One line: the answer, how far the paths agree, and how much evidence they are."""
-    parts = [f"answer {tree['answer']}" if tree.get("answer") is not None else "no answer"]
+    answer = tree.get("answer")
+    parts = ["no answer" if answer is None else f"answer {one_line(str(answer), 400)}"]
     if tree.get("agreement") is not None:
         parts.append(f"agreement {float(tree['agreement']):.0%}")
     count = f"{len(tree.get('trajectories', ()))} trajectories"
     if tree.get("effective_samples") is not None:
         count += f", worth {float(tree['effective_samples']):.1f} independent ones"
     return " · ".join([*parts, count, f"ended: {tree['finish']}"])
+
+
+def readable(text: str) -> str:
+    """A model's text with everything that a terminal would obey made visible instead."""
+    return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def one_line(text: str, most: int) -> str:
+    """A text in one readable line of at most so many characters."""
+    flat = " ".join(readable(text).split())
+    return flat if len(flat) <= most else flat[: most - 1].rstrip() + "…"
 
 
 def _stretches(nodes: Sequence[Json]) -> list[_Stretch]:
@@ -154,7 +169,7 @@ def _stretch_head(stretch: _Stretch, leaves: Mapping[Any, Json], winner: object)
 def _ending(leaf: Json, winner: object) -> Text:
     """How a trajectory ended: its answer, why, and its weight in the vote."""
     answer = leaf.get("answer")
-    shown = "no answer" if answer is None else _cut(str(answer), 24)
+    shown = "no answer" if answer is None else one_line(str(answer), 24)
     is_winner = answer is not None and answer == winner
     text = Text(" → ").append(shown, style="bold green" if is_winner else "yellow")
     return text.append(f" ({leaf['finish']}, weight {float(leaf['weight']):.3f})", style="dim")
@@ -162,14 +177,10 @@ def _ending(leaf: Json, winner: object) -> Text:
 
 def _one_line(head: Text, text: str) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis").append_text(head)
-    return line.append("  ").append(" ".join(text.split()))
+    return line.append("  ").append(" ".join(readable(text).split()))
 
 
 def _saving(generated: int, separate: int) -> str:
     if separate > generated:
         return f"{1 - generated / separate:.0%} fewer"
     return "" if separate == generated else f"{generated - separate:,} more"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"

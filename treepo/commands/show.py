@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from treepo.config import Vote
-from treepo.drawing import draw
+from treepo.drawing import draw, one_line, readable
 from treepo.errors import ConfigError, RolloutFileError
 from treepo.rollout.files import Rollout, read
 from treepo.tree import Tree
@@ -47,8 +47,14 @@ class Saved:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `treepo show`."""
-    parser.add_argument("file", type=Path, help="a rollout file, or a saved response")
-    parser.add_argument("pick", nargs="?", help="the tree's number or the beginning of its key")
+    parser.add_argument(
+        "file", type=Path, help="a rollout file of `treepo sample`, or a saved response"
+    )
+    parser.add_argument(
+        "pick",
+        nargs="?",
+        help="the tree's number, or the beginning of its key; without it many trees are listed",
+    )
 
 
 def run(args: Namespace) -> int:
@@ -64,9 +70,10 @@ def run(args: Namespace) -> int:
         console.print(listed(trees))
         return 0
     saved = picked(trees, args.pick) if args.pick is not None else trees[0]
-    console.print(Text(saved.title, style="bold"), "", draw(saved.tree), sep="\n")
+    console.print(Text(readable(saved.title), style="bold"), "", draw(saved.tree), sep="\n")
     if saved.text is not None:
-        console.print("", Text("the winning path", style="bold"), Text(saved.text), sep="\n")
+        text = Text(readable(saved.text))
+        console.print("", Text("the winning path", style="bold"), text, sep="\n")
     return 0
 
 
@@ -106,36 +113,31 @@ def picked(trees: list[Saved], pick: str) -> Saved:
         return trees[int(pick) - 1]
     found = [saved for saved in trees if saved.key and saved.key.startswith(pick)]
     if len(found) != 1:
-        message = f"{pick!r} names {len(found)} trees; give a number from 1 to {len(trees)}"
-        raise ConfigError(f"{message} or the beginning of one key")
+        how_many = "no tree" if not found else f"{len(found)} trees"
+        message = f"{pick!r} names {how_many} of this file; give a number from 1 to {len(trees)}"
+        raise ConfigError(f"{message}, or the beginning of one key")
     return found[0]
 
 
 def listed(trees: list[Saved]) -> Table:
     """A line for each tree."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("", "key", "answer", "agree", "paths", "tokens", "question"):
-        is_right = title in ("", "agree", "paths", "tokens")
-        is_cut = title in ("answer", "question")
-        table.add_column(
-            title,
-            justify="right" if is_right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            max_width=20 if title == "answer" else None,
-            ratio=1 if is_cut and title == "question" else None,
-        )
+    for title in ("", "key", "answer", "agree", "paths", "tokens"):
+        is_text = title in ("key", "answer")
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=True)
+    # The one column that may shrink, or a long question would leave no room for the others.
+    table.add_column("question", ratio=1)
     for number, saved in enumerate(trees, 1):
         tree = saved.tree
         answer = tree.get("answer")
         table.add_row(
             str(number),
             saved.key[:8],
-            Text("no answer" if answer is None else str(answer)),
+            Text("no answer" if answer is None else one_line(str(answer), 20)),
             f"{float(tree.get('agreement') or 0):.0%}",
             str(len(tree["trajectories"])),
             f"{int(tree['stats']['generated_tokens']):,}",
-            Text(" ".join(saved.title.split())),
+            Text(one_line(saved.title, 400), no_wrap=True, overflow="ellipsis"),
         )
     return table
 

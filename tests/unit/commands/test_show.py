@@ -1,5 +1,7 @@
 """`treepo show` lists the trees of a file and draws the one that is asked for."""
 
+import json
+
 import pytest
 
 from tests.support import saved
@@ -49,6 +51,31 @@ def test_many_trees_are_listed(file, capsys):
     assert len(lines) == 3
     assert lines[1].split() == ["1", "key0", "8", "75%", "2", "7", "what", "is", "this?"]
     assert lines[2].endswith("and that?")
+
+
+def test_a_long_question_leaves_room_for_everything_else(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "trees.jsonl"
+    write(path, [Rollout(f"key{i}", TREE, {"prompt": "why? " * 100}) for i in range(2)])
+    lines = shown(capsys, path)
+    assert lines[1].split()[:7] == ["1", "key0", "8", "75%", "2", "7", "why?"]
+    assert lines[1].endswith("…")
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_terminal_obeys_nothing_in_a_models_text(tmp_path, capsys):
+    hostile = "\x1b[2J\x1b]0;title\x07 \u202e42"
+    report = saved.report(answer=hostile)
+    for part in (*report["nodes"], *report["trajectories"], *report["votes"]):
+        part.update(text=hostile) if "text" in part else part.update(answer=hostile)
+    path = tmp_path / "saved.json"
+    choice = {"message": {"content": hostile}}
+    path.write_text(json.dumps({"choices": [choice], "tree": report}))
+    assert cli.main(["show", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\u202e"} & set(out)
+    assert "\N{REPLACEMENT CHARACTER}[2J" in out
 
 
 @pytest.mark.parametrize("pick", ["2", "key1"])
