@@ -27,10 +27,9 @@ from bench.reasoner.model import prepare_reasoner
 from bench.reasoner.problems import BENCH_LEVEL, Problem, problems
 from bench.report import publish
 from bench.results import make_result
+from tests.support.server import Server, serve
 from treepo.errors import ConfigError
 from treepo.verdict.collect import Problem as Known
-
-from tests.support.server import Server, serve  # isort: skip
 
 NAME = "reasoner"
 FLAGS = ("--served-model-name", NAME, "--max-model-len", "2048", "--max-num-seqs", "128")

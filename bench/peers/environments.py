@@ -19,7 +19,7 @@ from bench.results import ROOT
 from treepo.errors import ConfigError
 
 REQUIREMENTS = ROOT / "requirements"
-_PIP = ["install", "--quiet", "--no-input", "--disable-pip-version-check"]
+_PIP = ["install", "-qq", "--no-input", "--disable-pip-version-check"]
 _LOCKED = ["--no-deps", "--require-hashes", "--only-binary", ":all:"]
 
 

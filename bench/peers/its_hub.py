@@ -30,17 +30,17 @@ def use(algorithm: Any, settings: Settings) -> Ask:
     scaling = algorithm(
         consistency_space_projection_func=vote, orchestrator=LMOrchestrator(max_concurrency=-1)
     )
-    model = OpenAICompatibleLanguageModel(
-        settings.base_url,
-        "none",
-        settings.model,
-        max_completion_tokens=settings.max_tokens,
-        temperature=settings.temperature,
-    )
 
     async def ask(question: str) -> Reply:
         turns = [ChatMessage(**turn) for turn in settings.turns(question)]
-        found = await scaling.ainfer(model, turns, settings.width, return_response_only=False)
+        async with OpenAICompatibleLanguageModel(
+            settings.base_url,
+            "none",
+            settings.model,
+            max_completion_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+        ) as model:
+            found = await scaling.ainfer(model, turns, settings.width, return_response_only=False)
         return Reply(
             text=found.the_one["content"],
             reported_tokens=found.usage.completion_tokens,

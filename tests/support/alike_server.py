@@ -1,0 +1,107 @@
+"""A server that answers every question alike and counts as vLLM does, on a loopback port."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TOKENS = 5
+"""What it says every choice took."""
+
+METRICS = """vllm:generation_tokens_total{{engine="0"}} {tokens}
+http_requests_total{{handler="/v1/chat/completions",method="POST",status="2xx"}} {good}
+http_requests_total{{handler="/v1/chat/completions",method="POST",status="5xx"}} {bad}
+http_requests_total{{handler="/tokenize",method="POST",status="2xx"}} 7.0
+"""
+
+
+class AlikeServer(ThreadingHTTPServer):
+    """Answers, and what it was asked.
+
+    Attributes:
+        texts: What it says, one after the other and then anew.
+        asked: The bodies of the requests.
+    """
+
+    def __init__(self, texts: list[str]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.texts = texts
+        self.asked: list[dict[str, Any]] = []
+        self.num_choices = 0
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def read(self, path: str) -> str:
+        assert path == "/metrics"
+        good = len(self.asked)
+        return METRICS.format(tokens=float(TOKENS * self.num_choices), good=good, bad=2.0)
+
+    def wait_for(self, num_requests: float, limit_s: float) -> float:
+        assert num_requests == 0
+        return 0.0
+
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        with self.lock:
+            self.asked.append(body)
+            count = body.get("n", 1)
+            first, self.num_choices = self.num_choices, self.num_choices + count
+        texts = [self.texts[(first + i) % len(self.texts)] for i in range(count)]
+        answers = [{"answer": "1"}, {"answer": None}]
+        return {
+            "id": "chat",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [
+                {
+                    "index": index,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": text},
+                }
+                for index, text in enumerate(texts)
+            ],
+            "usage": {
+                "prompt_tokens": 1,
+                "completion_tokens": TOKENS * count,
+                "total_tokens": 1 + TOKENS * count,
+            },
+            "tree": {"trajectories": answers},
+        }
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: AlikeServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = json.dumps(self.server.answer(body)).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def alike(*texts: str) -> Iterator[AlikeServer]:
+    """A running one."""
+    with AlikeServer(list(texts)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
