@@ -49,7 +49,8 @@ def whole_blocks(lines: Iterable[Line]) -> list[list[Line]]:
 async def read_samples(lines: Iterable[Line], golds: Mapping[str, str]) -> Samples:
     """Every answer, read as in `bench.quality` and held against the right one.
 
-    Tokens and requests are those of the segment, shared equally among its problems.
+    Tokens and requests are those of the segment, shared equally among its problems; the engine's
+    steps and the machine's load are its own.
 
     Args:
         lines: Segments.
@@ -71,6 +72,8 @@ async def read_samples(lines: Iterable[Line], golds: Mapping[str, str]) -> Sampl
                     "seconds": answer["seconds"],
                     "tokens": line["generated_tokens"] * share,
                     "requests": line["requests"] * share,
+                    "steps": line["steps"],
+                    "load": line["load"],
                     **{n: answer.get(n) for n in ("reported_tokens", "groups", "answers", "error")},
                 }
             )
@@ -121,6 +124,8 @@ def _row(name: str, own: Samples, base: Samples, curve: Curve) -> dict[str, Any]
         "requests": fmean(sample["requests"] for sample in own),
         "mean_s": fmean(seconds),
         "p95_s": float(np.quantile(seconds, 0.95)),
+        "steps": fmean(sample["steps"] for sample in own),
+        "load": fmean(sample["load"] for sample in own),
         "groups": fmean(groups) if groups else None,
         "failed": sum(sample["error"] is not None for sample in own),
         "unread": sum(sample["answer"] is None for sample in own),

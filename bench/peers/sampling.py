@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -133,7 +134,8 @@ def fill(
 def measure(server: Counted, method: Method, settings: Settings, block: Block, log: Path) -> Line:
     """One segment: its answers, and what the server counted for all of them together.
 
-    `seconds` is the time to the last answer.
+    `seconds` is the time to the last answer, and `load` how many processes of the whole machine ran
+    in its last minute: what else it does makes seconds longer, and engine `steps` not.
     """
     before = counts(server)
     answers = drive(method, told(settings, server, method), block.problems, log)
@@ -143,6 +145,7 @@ def measure(server: Counted, method: Method, settings: Settings, block: Block, l
         "method": method.name,
         "block": block.number,
         "seconds": max(answer["seconds"] for answer in answers),
+        "load": round(os.getloadavg()[0], 1),
         **spent,
         "answers": answers,
     }
@@ -156,10 +159,11 @@ def told(settings: Settings, server: Counted, method: Method) -> Settings:
 
 
 def counts(server: Counted) -> dict[str, float]:
-    """What the server has generated and answered so far."""
+    """What the server has generated, the steps of its engine, and the requests it has answered."""
     text = server.read("/metrics")
     return {
         "generated_tokens": metric_in(text, "vllm:generation_tokens_total"),
+        "steps": metric_in(text, "vllm:iteration_tokens_total_count"),
         "requests": metric_in(text, "http_requests_total", f'handler="{ROUTE}"'),
     }
 

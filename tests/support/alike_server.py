@@ -13,6 +13,7 @@ TOKENS = 5
 """What it says every choice took."""
 
 METRICS = """vllm:generation_tokens_total{{engine="0"}} {tokens}
+vllm:iteration_tokens_total_count{{engine="0"}} {steps}
 http_requests_total{{handler="/v1/chat/completions",method="POST",status="2xx"}} {good}
 http_requests_total{{handler="/v1/chat/completions",method="POST",status="5xx"}} {bad}
 http_requests_total{{handler="/tokenize",method="POST",status="2xx"}} 7.0
@@ -40,8 +41,8 @@ class AlikeServer(ThreadingHTTPServer):
 
     def read(self, path: str) -> str:
         assert path == "/metrics"
-        good = len(self.asked)
-        return METRICS.format(tokens=float(TOKENS * self.num_choices), good=good, bad=2.0)
+        num_asked, tokens = len(self.asked), float(TOKENS * self.num_choices)
+        return METRICS.format(tokens=tokens, steps=TOKENS * num_asked, good=num_asked, bad=2.0)
 
     def wait_for(self, num_requests: float, limit_s: float) -> float:
         assert num_requests == 0

@@ -18,7 +18,7 @@ def segment(method: str, texts: dict[str, str | None], tokens: float, **more: An
         {"id": name, "seconds": 1.0 + number, "text": text, "reported_tokens": 9, **more}
         for number, (name, text) in enumerate(texts.items())
     ]
-    spent = {"generated_tokens": tokens, "requests": 4.0, "seconds": 2.0}
+    spent = {"generated_tokens": tokens, "requests": 4.0, "steps": 30.0, "load": 1.5}
     return {"method": method, "block": 0, **spent, "answers": answers}
 
 
@@ -49,6 +49,7 @@ async def test_a_method_is_held_against_the_vote_and_the_tokens() -> None:
     assert found["independent"][3] == 0.5
     assert tree["same_tokens"]["independent"] == pytest.approx(found["independent"][1])
     assert (tree["requests"], tree["mean_s"], tree["unread"]) == (2.0, 1.5, 0)
+    assert (tree["steps"], tree["load"]) == (30.0, 1.5)
 
 
 async def test_no_text_is_no_answer_and_wrong() -> None:
@@ -82,6 +83,6 @@ async def test_the_section_shows_every_method() -> None:
         "sampling": {"temperature": 1.0},
     }
     text = peers({"summary": found, "config": config})
-    assert "| tree | 50.0 % | -50.0 (-100.0 to +0.0) | 10 | 9 | 2.0 |" in text
+    assert "| tree | 50.0 % | -50.0 (-100.0 to +0.0) | 10 | 9 | " in text
     assert "its-hub 1.2.0; 2 problems" in text
     assert all(f"| {method.name} | " in text for method in METHODS)

@@ -64,7 +64,8 @@ def test_a_segment_is_what_the_server_counted(tmp_path: Path) -> None:
         body = server.asked[-1]
     assert line["method"] == BASELINE
     assert (line["block"], line["requests"]) == (4, 3)
-    assert line["generated_tokens"] == 3 * TOKENS
+    assert line["generated_tokens"] == line["steps"] == 3 * TOKENS
+    assert line["load"] >= 0
     assert line["seconds"] == max(answer["seconds"] for answer in line["answers"])
     assert [answer["id"] for answer in line["answers"]] == ["p0", "p1", "p2"]
     assert line["answers"][0]["text"] == "It is \\boxed{1}."
