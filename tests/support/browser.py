@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 CHROMIUM = shutil.which("chromium")
+AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 @contextmanager
@@ -59,6 +61,18 @@ class Tab:
         file = {"name": name, "mimeType": "application/json", "buffer": data}
         self.page.set_input_files("#file", [file])
         self.page.wait_for_selector('#stage[aria-busy="false"]')
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds that keeps people out: the rule, and where; skipped without it."""
+        if not AXE.exists():
+            pytest.skip("axe-core is missing: npm install --prefix tests/support/axe")
+        self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        found: dict[str, Any] = self.page.evaluate("axe.run()")
+        return [
+            f"{violation['id']}: {node['html'][:200]}: {node['failureSummary']}"
+            for violation in found["violations"]
+            for node in violation["nodes"]
+        ]
 
     def text(self, selector: str) -> str:
         """The text of an element."""

@@ -34,6 +34,7 @@ function show(tree, { isSame = false } = {}) {
     byId("search").value = "";
   }
   byId("empty").hidden = Boolean(tree);
+  for (const id of ["timeline-box", "keys", "search-label"]) byId(id).hidden = !tree;
   byId("clock").disabled = !tree?.samples.length;
   if (byId("clock").disabled) byId("clock").value = "tokens";
   showHead(tree);

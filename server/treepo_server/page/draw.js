@@ -5,6 +5,8 @@
 const DENSE_ROW = 11; // pixels a row needs for its label
 const LEGIBLE = 3; // pixels a line needs for the colours of its tokens
 const RAMP_STEPS = 64;
+const LABEL_PADDING = 30; // pixels beside an answer: the gap before it, its tick, the edge
+const DASH = [5, 3];
 
 /** The theme's colours, as the style sheet has them now, and the ramp between its calm and hot. */
 function readColours() {
@@ -106,7 +108,7 @@ function paintNode(pen, view, colours, node, isChosen) {
   const bend = Math.min((x1 - x0) * 0.5, 16);
   const isFaded = view.found && !view.found.has(node.id);
   pen.globalAlpha = isFaded ? 0.14 : 1;
-  pen.setLineDash(node.isLate ? [5, 3] : []);
+  pen.setLineDash(node.isLate ? DASH : []);
   const walk = () => {
     pen.beginPath();
     if (node.parent === null) fromPrompt(pen, x0, above, y);
@@ -152,6 +154,18 @@ function paintEach(pen, { layout, viewport }, colours, node, bend, width) {
     pen.fillStyle = entropyColour(colours, entropy, layout.scale * 1.5);
     pen.fillRect(x, y - width / 2, viewport.pxPerToken, width);
   });
+  if (node.isLate) paintGaps(pen, colours, bent, viewport.x(node.start + node.tokens), y, width);
+}
+
+/** The gaps of a dashed line, over the colours of its tokens. */
+function paintGaps(pen, colours, x0, x1, y, width) {
+  pen.strokeStyle = colours.panel;
+  pen.lineWidth = width + 1;
+  pen.setLineDash([DASH[1], DASH[0]]);
+  pen.lineDashOffset = DASH[1];
+  line(pen, [[x0, y], [x1, y]]);
+  pen.setLineDash([]);
+  pen.lineDashOffset = 0;
 }
 
 /** Line width in pixels: the root of the mass, so that a sixteenth is still a quarter as thick. */
@@ -181,7 +195,7 @@ function paintLabel(pen, { viewport }, { node, leaf, isWinner, isChosen, colour,
   const label = leaf ? leaf.answer ?? "no answer" : node.finish ? `× ${node.finish}` : "…";
   // Isolated, so that a text from right to left does not turn its neighbours.
   pen.fillStyle = leaf && !isWinner && leaf.answer !== null ? ink : colour;
-  pen.fillText(`${isWinner ? "✓ " : ""}\u2068${shortened(pen, label, viewport.labels - 26)}\u2069`, x + 7, y);
+  pen.fillText(`${isWinner ? "✓ " : ""}\u2068${shortened(pen, label, viewport.width - x - LABEL_PADDING)}\u2069`, x + 7, y);
 }
 
 function shortened(pen, label, room) {

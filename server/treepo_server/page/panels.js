@@ -55,9 +55,9 @@ function showVotes(tree, picked, onPick) {
       el("td", { className: "answer" }, button), el("td", { className: "count" }, String(vote.count)),
       el("td", { className: "count" }, percent(vote.share)), el("td", {}, bar));
   });
-  const head = ["answer", "paths", "share", ""].map((name, index) =>
-    el("th", { scope: "col", className: index === 1 || index === 2 ? "count" : "" }, name));
-  return byId("votes").replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
+  const head = ["answer", "paths", "share"].map((name) =>
+    el("th", { scope: "col", className: name === "answer" ? "" : "count" }, name));
+  return byId("votes").replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, ...head, el("td"))), el("tbody", {}, ...rows)));
 }
 
 /** The whole text from the prompt to a leaf, segment by segment. */

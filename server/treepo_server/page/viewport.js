@@ -4,7 +4,7 @@
    It knows nothing of what is drawn. */
 
 const PAD = { left: 34, top: 12, bottom: 12 };
-const TALLEST_ROW = 44;
+const TALLEST_ROW = 64;
 
 class Viewport {
   constructor() {

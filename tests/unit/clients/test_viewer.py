@@ -251,18 +251,40 @@ def test_ten_thousand_segments_are_drawn_and_searched(tab):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1600])
-def test_the_page_fits_and_every_control_has_a_name(make_tab, width, scheme):
+def test_the_page_fits_and_every_control_is_within_reach(make_tab, width, scheme):
     tab = make_tab(viewport={"width": width, "height": 800}, color_scheme=scheme)
     tab.open("saved.json", saved.response())
     assert tab.page.evaluate("document.documentElement.dataset.theme") == scheme
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.page.evaluate("canvas.clientWidth") > width * 0.5
-    nameless = tab.page.evaluate(
+    outside = tab.page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, textarea, canvas")]
-            .filter(e => !(e.ariaLabel || e.labels?.length || e.textContent.trim()))
-            .map(e => e.outerHTML)"""
+            .filter(e => e.offsetParent && e.type !== "file")
+            .filter(e => e.getBoundingClientRect().right > innerWidth)
+            .map(e => e.id)"""
     )
-    assert nameless == []
+    assert outside == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_nothing_keeps_people_out(make_tab, width, scheme):
+    tab = make_tab(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    assert tab.barriers() == []
+    tab.open("saved.json", saved.response())
+    assert tab.barriers() == []
+    tab.page.click("#votes button >> nth=0")
+    assert tab.barriers() == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_has_the_focus_shows_it(make_tab, scheme):
+    tab = make_tab(viewport={"width": 1600, "height": 1000}, color_scheme=scheme)
+    tab.open("saved.json", saved.response())
+    for _ in range(20):
+        tab.page.keyboard.press("Tab")
+        ring = tab.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert ring == "solid", tab.page.evaluate("document.activeElement.outerHTML")
 
 
 def test_the_theme_can_be_chosen_and_is_remembered(tab):
