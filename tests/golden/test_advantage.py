@@ -12,7 +12,8 @@ from jaxtyping import install_import_hook
 with install_import_hook("treepo.train", "beartype.beartype"):
     from treepo.train import estimators as of
     from treepo.train.advantage import AdvantageConfig, advantages
-    from treepo.train.estimators import Options, group
+    from treepo.train.estimators import Options
+    from treepo.train.groups import group
 
 from treepo.errors import ConfigError
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish

@@ -20,7 +20,8 @@ from jaxtyping import Float
 
 from treepo.errors import ConfigError
 from treepo.train import estimators as of
-from treepo.train.estimators import Groups, NodeIds, Options, PerLeaf, PerNode, PerPair
+from treepo.train.estimators import Options
+from treepo.train.groups import Groups, NodeIds, PerLeaf, PerNode, PerPair, group
 from treepo.tree import Tree
 
 EstimatorName = Literal[
@@ -159,7 +160,7 @@ def advantages(
     for key, tree_rewards in zip(keys, rewards, strict=True):
         peers.setdefault(key, []).extend(tree_rewards)
     batch = [
-        of.group(tree, tree_rewards, peers[key])
+        group(tree, tree_rewards, peers[key])
         for tree, tree_rewards, key in zip(trees, rewards, keys, strict=True)
     ]
     if config.estimator == "mass_loo":

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treepo.train.advantage import ESTIMATORS, AdvantageConfig, advantages
-from treepo.train.estimators import Options, group
+from treepo.train.estimators import Options
+from treepo.train.groups import group
 from treepo.tree import Node, Tree
 
 SEEDS = st.integers(0, 400)
