@@ -28,7 +28,8 @@ import torch
 from bench.results import make_result, write_result
 from treepo.local.embedded import MODEL_NAME, prepare
 from treepo.train.advantage import AdvantageConfig, TreeAdvantages, advantages
-from treepo.train.loss import LossConfig, Policy, policy_loss
+from treepo.train.config import LossConfig
+from treepo.train.loss import Policy, policy_loss
 from treepo.train.pack import Row, pack, unpack
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
 

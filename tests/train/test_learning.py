@@ -69,8 +69,9 @@ def _only_end(states, vocabulary):
         {"lora": {"r": 4}, "log": {"tree_every": 1, "trackers": ["tensorboard"]}},
         {"update": {"mini_batches": 2, "checkpoint_activations": True, "row_tokens": 64}},
         {"advantages": {"estimator": "mass_loo"}, "optimizer": {"lr": 1e-2, "warmup_steps": 2}},
+        {"loss": {"anchor": "trainer", "kl_coef": 0.1}},
     ],
-    ids=["lora", "mini-batches", "mass_loo"],
+    ids=["lora", "mini-batches", "mass_loo", "anchor and KL"],
 )
 def test_every_way_to_update_leaves_sampler_and_trainer_with_the_same_weights(
     tmp_path, changes, capsys

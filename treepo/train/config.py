@@ -1,8 +1,8 @@
 """What `treepo train` can be told: one frozen configuration for a whole run.
 
-It starts nothing and reads no file; how a YAML file and `key=value` words become one of these
-stands in `config_file.py`. An option is a field of the section it belongs to. Sections of the
-estimator, the loss and the rewards are those modules' own records.
+It starts nothing, reads no file and loads no torch, so that a wrong key is said at once; how a YAML
+file and `key=value` words become one of these stands in `config_file.py`. An option is a field of
+the section it belongs to. Sections of the estimator and the rewards are those modules' own records.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from treepo.config import TreeConfig
 from treepo.local.embedded import MODEL_NAME
 from treepo.train.advantage import AdvantageConfig
-from treepo.train.loss import LossConfig
 from treepo.train.reward_pool import RewardConfig
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 TREE_DEFAULTS = TreeConfig(width=8, until="complete", prune="none", fallback="none", answer="none")
 """How trees grow unless `tree:` says otherwise: nothing that biases an estimate, no answers read
@@ -72,6 +72,30 @@ class SamplingConfig(Section):
     concurrency: Positive | None = None
 
 
+class LossConfig(Section):
+    """PPO's clip as DAPO sets it, dual clip as TreePO does, and two options.
+
+    Attributes:
+        clip_ratio_low: Below 1 - this a negative advantage pushes no further.
+        clip_ratio_high: Above 1 + this a positive advantage pushes no further.
+        dual_clip: Largest ratio a negative advantage is multiplied by; None for none.
+        anchor: What the clipped ratio is to: the `sampler`'s log-probabilities, or the `trainer`'s
+            own before the first step on a batch, at the price of one more forward pass where there
+            are several `update.mini_batches`.
+        importance_cap: Largest correction pi_trainer / pi_sampler with `anchor: trainer` (TIS);
+            None for no correction.
+        kl_coef: Weight of the KL term to the model that the run began with, estimator k3, in nats;
+            above 0 every process holds that model too.
+    """
+
+    clip_ratio_low: Annotated[float, Field(ge=0, le=1)] = 0.2
+    clip_ratio_high: Annotated[float, Field(ge=0)] = 0.28
+    dual_clip: Annotated[float, Field(gt=1)] | None = 10.0
+    anchor: Literal["sampler", "trainer"] = "sampler"
+    importance_cap: Annotated[float, Field(gt=0)] | None = 2.0
+    kl_coef: Annotated[float, Field(ge=0)] = 0.0
+
+
 class OptimizerConfig(Section):
     """AdamW with a linear warm-up and then a constant rate.
 
@@ -84,7 +108,7 @@ class OptimizerConfig(Section):
     """
 
     lr: Annotated[float, Field(gt=0)] = 1e-6
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     warmup_steps: Natural = 0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -220,7 +244,7 @@ class TrainConfig(Section):
     data: DataConfig = DataConfig()
     tree: TreeConfig = TREE_DEFAULTS
     sampling: SamplingConfig = SamplingConfig()
-    rewards: RewardConfig = RewardConfig(("math_verify",))
+    rewards: RewardConfig = RewardConfig()
     advantages: AdvantageConfig = AdvantageConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -246,8 +270,6 @@ class TrainConfig(Section):
             raise ValueError("`eval.pass_at` is more than `eval.samples`")
         if self.engine.weights == "nccl" and not self.engine.hosts:
             raise ValueError("`engine.weights` is 'nccl', which needs `engine.hosts`")
-        if self.loss.kl_coef:
-            raise ValueError("`loss.kl_coef` needs a reference model, which the trainer has not")
         if self.update.mini_batches > self.prompts_per_step:
             raise ValueError("`update.mini_batches` is more than `prompts_per_step`")
         return self

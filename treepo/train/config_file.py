@@ -120,7 +120,7 @@ def _explain(error: ValidationError) -> str:
     # A misspelt key is named before the required one that is missing for it.
     found = error.errors(include_url=False)
     first = next((e for e in found if e["type"] in _UNKNOWN), found[0])
-    path = [str(part) for part in first["loc"]]
+    path = _path(first["loc"])
     key = ".".join(path)
     if first["type"] in _UNKNOWN:
         known = _names(path[:-1])
@@ -131,7 +131,26 @@ def _explain(error: ValidationError) -> str:
         return f"`{key}` is missing; add it to the file or write {key}=..."
     if not path:
         return str(first["msg"]).removeprefix("Value error, ")
-    return f"`{key}` is {first['input']!r}: {first['msg']}"
+    return f"`{key}` is {first['input']!r}: {_wanted(first, path)}"
+
+
+def _path(places: Sequence[str | int]) -> list[str]:
+    """The keys of a place, without what pydantic adds behind them for entries and alternatives."""
+    path: list[str] = []
+    for part in places:
+        if path and not _names(path):
+            break
+        path.append(str(part))
+    return path
+
+
+def _wanted(error: Any, path: Sequence[str]) -> str:
+    key, given = ".".join(path), error["input"]
+    if error["type"] in ("tuple_type", "list_type"):
+        return f"a list is wanted; write {key}=[{given}]"
+    if names := _names(path):
+        return f"a section is wanted; write for example {key}.{names[0]}=..."
+    return str(error["msg"])
 
 
 def _names(path: Sequence[str]) -> list[str]:

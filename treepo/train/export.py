@@ -37,7 +37,7 @@ def full_state(
             continue
         delta = _delta(state, key) if lora_scale is not None else None
         if delta is not None and lora_scale is not None:
-            tensor = tensor + (lora_scale * delta).to(tensor.dtype)  # noqa: PLW2901
+            tensor = (tensor + lora_scale * delta).to(tensor.dtype)  # noqa: PLW2901
         name = name.replace(_BASE, ".")
         if not (is_tied and name in tied):
             merged[name] = tensor

@@ -9,12 +9,13 @@ line in `Learner.__init__`; what a row's loss is stands in `loss.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from treepo.errors import ConfigError
 from treepo.train.advantage import TreeAdvantages, advantages
@@ -23,13 +24,15 @@ from treepo.train.config import LoraConfig, TrainConfig
 from treepo.train.export import Export, full_state
 from treepo.train.loss import Policy, mean_metrics, policy_loss
 from treepo.train.pack import Row, pack, padding_row
+from treepo.tree import Tree
 
 
 class Learner:
     """A policy under training on this rank.
 
     Args:
-        model: A causal language model of transformers, full, in the dtype that is to be stored.
+        load_model: Makes a causal language model of transformers, full, in the dtype that is to be
+            stored: the one that learns and, for a KL term, the one it is held to.
         tokenizer: Its tokenizer, for exports.
         config: The run's.
         accelerator: accelerate's.
@@ -38,29 +41,26 @@ class Learner:
         ConfigError: The model cannot read a tree.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, config: TrainConfig, accelerator: Any) -> None:
+    def __init__(
+        self, load_model: Callable[[], Any], tokenizer: Any, config: TrainConfig, accelerator: Any
+    ) -> None:
         self._config = config
         self._accelerator = accelerator
         self._tokenizer = tokenizer
-        self._base = model
-        model.to(accelerator.device)
+        self._base = model = load_model().to(accelerator.device)
+        self._reference = self._held_to(load_model) if config.loss.kl_coef else None
         if config.update.checkpoint_activations:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if config.lora is not None:
             model = _with_adapters(model, config.lora)
-        policy = Policy(
-            model.train(),
-            temperature=config.sampling.temperature,
-            chunk_tokens=config.update.chunk_tokens,
-            compute_dtype=torch.bfloat16 if config.mixed_precision == "bf16" else None,
-        )
-        policy._no_split_modules = self._base._no_split_modules  # what FSDP wraps
+        policy = self._policy(model.train())
         options = config.optimizer
         optimizer = torch.optim.AdamW(
             [p for p in policy.parameters() if p.requires_grad],
             lr=options.lr,
             betas=options.betas,
             weight_decay=options.weight_decay,
+            fused=True,
         )
         self.policy, self.optimizer = accelerator.prepare(policy, optimizer)
         self.num_updates = 0
@@ -74,16 +74,17 @@ class Learner:
                 log-probabilities must be ours.
 
         Raises:
-            ConfigError: They are not, or a gradient is not finite; no step was made with it.
+            ConfigError: They are not, a gradient is not finite, or the trees hold tokens that the
+                model has not; no step was made with it.
         """
         trees = [group.tree for group in groups]
         scores = advantages(trees, [group.rewards for group in groups], self._config.advantages)
         count = min(self._config.update.mini_batches, len(groups))
-        metrics: list[dict[str, float]] = []
-        for number in range(count):
-            part = slice(number, None, count)
-            rows = pack(trees[part], scores[part], self._config.update.row_tokens)
-            metrics.append(self._step(rows, scores[part], check_sampler and number == 0))
+        parts = [self._part(trees[number::count], scores[number::count]) for number in range(count)]
+        self._anchor(parts[1:])
+        metrics = [
+            self._step(part, check_sampler and number == 0) for number, part in enumerate(parts)
+        ]
         return {
             "logprob_diff": metrics[0]["logprob_diff"],
             **{
@@ -101,20 +102,57 @@ class Learner:
         state = full_state(self._accelerator.get_state_dict(self.policy), self._base, scale)
         return Export(state, self._base, self._tokenizer)
 
-    def _step(
-        self, rows: list[Row], scores: Sequence[TreeAdvantages], check_sampler: bool
-    ) -> dict[str, float]:
-        accelerator, divisor = self._accelerator, sum(score.divisor for score in scores)
-        ranks = accelerator.num_processes
+    def _policy(self, model: Any) -> Policy:
+        config = self._config
+        return Policy(
+            model,
+            temperature=config.sampling.temperature,
+            chunk_tokens=config.update.chunk_tokens,
+            compute_dtype=torch.bfloat16 if config.mixed_precision == "bf16" else None,
+        )
+
+    def _held_to(self, load_model: Callable[[], Any]) -> Policy:
+        model = load_model().to(self._accelerator.device)
+        return self._policy(model.requires_grad_(requires_grad=False).eval())
+
+    def _part(self, trees: Sequence[Tree], scores: Sequence[TreeAdvantages]) -> _Part:
+        """This rank's rows of a mini-batch."""
+        rows = pack(trees, scores, self._config.update.row_tokens)
+        accelerator, ranks = self._accelerator, self._accelerator.num_processes
         mine = rows[accelerator.process_index :: ranks]
         # Collectives of FSDP and DDP have to match, so that ranks without a row take an empty one.
         mine += [padding_row()] * (math.ceil(len(rows) / ranks) - len(mine))
+        known = self._base.config.get_text_config().vocab_size
+        if any(int(row.token_ids.max()) >= known for row in rows):
+            raise ConfigError(
+                f"the trees hold tokens that `model` has not (it has {known}); name the model that "
+                "they were sampled with"
+            )
+        rows_here = [row.to(accelerator.device) for row in mine]
+        return _Part(rows_here, sum(score.divisor for score in scores), len(rows))
+
+    def _anchor(self, parts: Sequence[_Part]) -> None:
+        """Note the policy's log-probabilities before the first step, where ratios are to them.
+
+        In the first mini-batch they are those of its own forward pass.
+        """
+        if self._config.loss.anchor == "trainer":
+            for part in parts:
+                part.anchors = [self._quiet(self.policy, row) for row in part.rows]
+
+    def _quiet(self, policy: Any, row: Row) -> Tensor:
+        with torch.no_grad(), self._accelerator.autocast():
+            logprobs: Tensor = policy(row)
+        return logprobs
+
+    def _step(self, part: _Part, check_sampler: bool) -> dict[str, float]:
+        accelerator = self._accelerator
         loss, sums = 0.0, []
-        for index, row in enumerate(mine):
-            is_last = index == len(mine) - 1
+        for index in range(len(part.rows)):
+            is_last = index == len(part.rows) - 1
             with nullcontext() if is_last else accelerator.no_sync(self.policy):
-                part, row_sums = self._backward(row.to(accelerator.device), divisor)
-            loss += part
+                share, row_sums = self._backward(part, index)
+            loss += share
             sums.append(row_sums)
         metrics = self._gather(loss, sums)
         if check_sampler:
@@ -124,12 +162,20 @@ class Learner:
         )
         metrics["grad_norm"] = float(norm)
         metrics["lr"] = self._apply(metrics["grad_norm"])
-        metrics["rows"] = len(rows)
+        metrics["rows"] = part.num_rows
         return metrics
 
-    def _backward(self, row: Row, divisor: float) -> tuple[float, dict[str, float]]:
+    def _backward(self, part: _Part, index: int) -> tuple[float, dict[str, float]]:
         """One micro-batch: its share of the loss, and its sums."""
-        loss, sums = policy_loss(self.policy(row), row, self._config.loss, divisor)
+        row, config = part.rows[index], self._config.loss
+        logprobs = self.policy(row)
+        anchor = None
+        if config.anchor == "trainer":
+            anchor = part.anchors[index] if part.anchors else logprobs.detach()
+        reference = None if self._reference is None else self._quiet(self._reference, row)
+        loss, sums = policy_loss(
+            logprobs, row, config, part.divisor, anchor=anchor, reference=reference
+        )
         # DDP and FSDP average over ranks; the divisor already counts all of them.
         self._accelerator.backward(loss * self._accelerator.num_processes)
         return float(loss.detach()), sums
@@ -171,17 +217,44 @@ class Learner:
         return lr
 
 
+@dataclass(slots=True)
+class _Part:
+    """A mini-batch on this rank.
+
+    Attributes:
+        rows: This rank's, as many as every other rank has.
+        divisor: What the loss is divided by, over all ranks.
+        num_rows: Rows of all ranks.
+        anchors: Log-probabilities of each row's tokens before the batch's first step; empty where
+            they are not needed.
+    """
+
+    rows: list[Row]
+    divisor: float
+    num_rows: int
+    anchors: list[Tensor] = field(default_factory=list)
+
+
 def _with_adapters(model: Any, config: LoraConfig) -> Any:
     import peft
 
     wanted = config.target_modules
-    return peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            r=config.r,
-            lora_alpha=config.alpha,
-            lora_dropout=0.0,
-            target_modules=wanted if isinstance(wanted, str) else list(wanted),
-            task_type="CAUSAL_LM",
-        ),
+    options = peft.LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=0.0,
+        target_modules=wanted if isinstance(wanted, str) else list(wanted),
+        task_type="CAUSAL_LM",
     )
+    try:
+        adapted = peft.get_peft_model(model, options)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"`lora.target_modules` is {wanted!r}: {reason}") from None
+    adapters = [m for m in adapted.modules() if isinstance(m, peft.tuners.lora.LoraLayer)]
+    if odd := {type(m).__name__ for m in adapters if not isinstance(m.base_layer, nn.Linear)}:
+        raise ConfigError(
+            f"`lora.target_modules` is {wanted!r}, which also names layers of kind "
+            f"{', '.join(sorted(odd))}; only linear layers are merged for the engine"
+        )
+    return adapted

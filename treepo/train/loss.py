@@ -14,7 +14,6 @@ whole sequence (GSPO) differ between trajectories and have no such form; they ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from treepo.train.attention import AttentionName, attention_inputs, prepare
+from treepo.train.config import LossConfig
 from treepo.train.pack import Row
 
 Scored = Float[Tensor, " scored"]
@@ -31,26 +31,6 @@ States = Float[Tensor, "scored width"]
 Scalar = Float[Tensor, ""]
 
 _MOST_LOG_RATIO = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class LossConfig:
-    """PPO's clip as DAPO sets it, dual clip as TreePO does, and two options.
-
-    Attributes:
-        clip_ratio_low: Below 1 - this a negative advantage pushes no further.
-        clip_ratio_high: Above 1 + this a positive advantage pushes no further.
-        dual_clip: Largest ratio a negative advantage is multiplied by (above 1); None for none.
-        importance_cap: Largest correction pi_anchor / pi_sampler (TIS); None for no correction.
-            It is 1 without anchor log-probabilities: the ratio itself is to the sampler then.
-        kl_coef: Weight of the KL term to a reference model, estimator k3, in nats.
-    """
-
-    clip_ratio_low: float = 0.2
-    clip_ratio_high: float = 0.28
-    dual_clip: float | None = 10.0
-    importance_cap: float | None = 2.0
-    kl_coef: float = 0.0
 
 
 class Policy(nn.Module):
@@ -78,9 +58,14 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        self._no_split_modules = model._no_split_modules  # what FSDP wraps
         self.temperature = temperature
         self.chunk_tokens = chunk_tokens
         self.attention: AttentionName = prepare(model, compute_dtype)
+
+    def tie_weights(self) -> None:
+        """Tie again what FSDP has torn apart in loading."""
+        self.model.tie_weights()
 
     def forward(self, row: Row) -> Scored:
         """Log-probability in nats of each token under `row.loss_mask`, in row order."""

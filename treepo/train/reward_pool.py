@@ -19,7 +19,9 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import Pipe
 from queue import LifoQueue
 from types import TracebackType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from treepo.errors import ConfigError
 from treepo.train.reward_worker import Job, Reply
@@ -44,12 +46,12 @@ class RewardConfig:
         num_workers: Most processes at one time.
     """
 
-    functions: tuple[str, ...]
+    functions: tuple[str, ...] = ("math_verify",)
     weights: tuple[float, ...] | None = None
     missing_reward: float | None = None
-    limit_s: float = 5.0
-    load_limit_s: float = 120.0
-    num_workers: int = 2
+    limit_s: Annotated[float, Field(gt=0)] = 5.0
+    load_limit_s: Annotated[float, Field(gt=0)] = 120.0
+    num_workers: Annotated[int, Field(ge=1)] = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """A configuration is right, or an error names the key, the value and what to write."""
 
+import subprocess
+import sys
+
 import pytest
 
 from treepo.errors import ConfigError
@@ -59,13 +62,22 @@ def test_prompts_may_stand_beside_the_file(file, tmp_path, monkeypatch):
         (["steps"], r"'steps' is no setting; write key=value"),
         (["steps.x=1", "steps.x.y=1"], "has no keys"),
         (["trees=x.jsonl"], r"one of `data\.train` .* and `trees`"),
-        (["loss.kl_coef=0.1"], "needs a reference model"),
+        (["loss.dual_clip=0.5"], r"`loss\.dual_clip` is 0\.5: .*greater than 1"),
+        (["rewards.num_workers=0"], r"`rewards\.num_workers` is 0: "),
+        (["rewards.functions=exact_match"], r"write rewards\.functions=\[exact_match\]"),
+        (["lora=8"], r"`lora` is 8: a section is wanted; write for example lora\.r="),
+        (["lora.target_modules=8"], r"`lora\.target_modules` is 8"),
         (["eval.pass_at=9"], r"`eval\.pass_at` is more"),
     ],
 )
 def test_an_error_names_the_key_and_the_remedy(file, words, message):
     with pytest.raises(ConfigError, match=message):
         load(file, words)
+
+
+def test_a_configuration_is_read_without_torch():
+    code = "import sys, treepo.train.config_file; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_file_that_is_missing_or_no_mapping_is_named(tmp_path):

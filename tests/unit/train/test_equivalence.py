@@ -5,8 +5,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from treepo.train.advantage import ESTIMATORS, AdvantageConfig, advantages
+from treepo.train.config import LossConfig
 from treepo.train.estimators import Options
-from treepo.train.loss import LossConfig, Policy, mean_metrics, policy_loss
+from treepo.train.loss import Policy, mean_metrics, policy_loss
 from treepo.train.pack import join, pack, unpack
 
 SETTINGS = LossConfig(dual_clip=2.0, importance_cap=1.2, kl_coef=0.3)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treepo.train.config import LossConfig
 from treepo.train.loss import (
-    LossConfig,
     Policy,
     clipped,
     k3,
@@ -116,7 +116,7 @@ def test_the_importance_correction_is_capped_constant_and_one_without_an_anchor(
 
 def test_kl_is_k3_times_the_weight_of_the_trajectories_through_the_token():
     row = row_of([0.0, 0.0], [0.0, 0.0], [0.0, 0.0], weights=[3.0, 0.5])
-    config = replace(PLAIN, kl_coef=0.1)
+    config = PLAIN.model_copy(update={"kl_coef": 0.1})
     logprobs, reference = logs(1.0, 2.0), logs(2.0, 1.0)
     loss, _ = policy_loss(logprobs, row, config, 2.0, reference=reference)
     one, two = 2 - math.log(2) - 1, 0.5 + math.log(2) - 1
