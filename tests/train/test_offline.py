@@ -1,5 +1,7 @@
 """Learning from a rollout file, without an engine; a damaged file is named or mended."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -7,7 +9,8 @@ from transformers import AutoModelForCausalLM
 from tests.support.letters import letter_config, metrics, train_letters
 from tests.support.model_engine import letter_model
 from treepo.errors import ConfigError, RolloutFileError
-from treepo.rollout.files import RolloutWarning
+from treepo.rollout.files import RolloutWarning, write
+from treepo.train.report import TrainWarning
 
 
 def offline(folder, file, **changes):
@@ -30,6 +33,39 @@ def right(model, rollouts):
     ).softmax(-1)
     gold = torch.tensor([[int(r.columns["answer"])] for r in rollouts])
     return heads.gather(1, gold).mean()
+
+
+def test_an_anchor_of_the_trainer_corrects_for_trees_of_older_weights(tmp_path, rollout_file):
+    anchored = {"anchor": "trainer", "kl_coef": 0.1}
+    changes = {"loss": anchored, "update": {"mini_batches": 2}, "optimizer": {"lr": 1e-3}}
+    train_letters(offline(tmp_path, rollout_file, **changes))
+    steps = metrics(tmp_path / "run")
+    assert steps[0]["importance"] == pytest.approx(1.0, abs=1e-4)
+    assert steps[0]["ratio"] != pytest.approx(1.0, abs=1e-4)  # of the second mini-batch
+    assert abs(steps[-1]["importance"] - 1.0) > 1e-3
+    assert 0 < steps[0]["kl"] < steps[-1]["kl"]
+
+
+def test_stored_trees_of_another_model_are_warned_about_or_refused(tmp_path, rollouts):
+    def far(node):
+        return replace(node, logprobs=tuple(x - 2.0 for x in node.logprobs))
+
+    trees = [replace(r.tree, nodes=tuple(map(far, r.tree.nodes))) for r in rollouts]
+    write(
+        tmp_path / "far.jsonl", [replace(r, tree=t) for r, t in zip(rollouts, trees, strict=True)]
+    )
+    with pytest.warns(TrainWarning, match=r"differ .* by 2 nats a token.*another model"):
+        train_letters(offline(tmp_path, tmp_path / "far.jsonl"))
+
+    def unknown(node):
+        return replace(node, token_ids=(9999,) * len(node.token_ids))
+
+    trees = [replace(r.tree, nodes=tuple(map(unknown, r.tree.nodes))) for r in rollouts]
+    write(
+        tmp_path / "big.jsonl", [replace(r, tree=t) for r, t in zip(rollouts, trees, strict=True)]
+    )
+    with pytest.raises(ConfigError, match="tokens that `model` has not"):
+        train_letters(offline(tmp_path, tmp_path / "big.jsonl", output_dir=str(tmp_path / "b")))
 
 
 def test_a_torn_last_line_is_left_out_and_a_bad_line_is_named(tmp_path, rollout_file):

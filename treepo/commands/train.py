@@ -49,8 +49,8 @@ def run(args: Namespace) -> int:
     config = load(args.config, words)
     # On a CPU engine and trainer take turns on the same cores: who waits must not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # vLLM tells of every load of weights, which is every step.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # vLLM warns at every load of weights, which is every step, of layers that have none.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     command = [sys.executable, "-P", "-m", "treepo.commands.train", config.model_dump_json()]
     outcome = run_contained(command)
     return _INTERRUPTED if outcome.was_asked else outcome.code
@@ -59,8 +59,10 @@ def run(args: Namespace) -> int:
 def main(argv: Sequence[str]) -> int:
     """The watched process: trains as the configuration, a JSON object, says."""
     from treepo.train.config import TrainConfig
+    from treepo.train.report import warn_plainly
 
     end_with_parent()
+    warn_plainly()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         summary = _train(TrainConfig.model_validate_json(argv[0]))

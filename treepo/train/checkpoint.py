@@ -10,11 +10,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from treepo.errors import CheckpointError
+from safetensors import SafetensorError
+
+from treepo.errors import CheckpointError, ConfigError
 
 _NAME = re.compile(r"step-(\d{6,})")
 _PARTIAL = ".partial"
@@ -38,11 +42,16 @@ class Checkpoints:
         found = self._steps()
         return found[-1] if found else None
 
+    def name(self, step: int) -> Path:
+        """Where the checkpoint of a step is or will be."""
+        return self._folder / f"step-{step:06d}"
+
     def begin(self, step: int) -> Path:
         """An empty folder to write the checkpoint of a step into; `commit` makes it one."""
-        partial = self._folder / f"step-{step:06d}{_PARTIAL}"
+        partial = self.name(step).with_suffix(_PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        _sync(self._folder.parent)
         return partial
 
     def commit(self, partial: Path, run: dict[str, Any]) -> Path:
@@ -81,14 +90,61 @@ def read_run(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is missing or no JSON; the message says what to do.
     """
-    try:
+    with named_reading(checkpoint):
         run: dict[str, Any] = json.loads((checkpoint / _RUN).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{checkpoint}: {_RUN} cannot be read ({error}); remove this folder to resume from "
-            "the checkpoint before it"
+        return run
+
+
+def make_folder(folder: Path) -> None:
+    """The folder of a run, in which files can be made.
+
+    Raises:
+        ConfigError: It cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"`output_dir` {str(folder)!r} cannot be written to: {error.strerror}; name another "
+            "with output_dir=..."
         ) from None
-    return run
+
+
+@contextmanager
+def named_writing(what: Path) -> Iterator[None]:
+    """Turns what goes wrong in writing into an error that says what is left and what to do.
+
+    Raises:
+        CheckpointError: The body failed to write, as on a full disk.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch reports a full disk as a RuntimeError.
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{what} could not be written: {reason}. What was stored before it is whole: make "
+            "room on the disk, and the same command goes on from there."
+        ) from error
+
+
+@contextmanager
+def named_reading(checkpoint: Path) -> Iterator[None]:
+    """Turns whatever a damaged checkpoint is answered with into an error that says what to do.
+
+    Raises:
+        CheckpointError: The body failed.
+    """
+    try:
+        yield
+    except Exception as error:  # damaged bytes make pickle, zip files and torch raise anything
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise CheckpointError(
+            f"{checkpoint} cannot be read ({reason}); remove this folder to resume from the "
+            "checkpoint before it, or to begin anew where there is none"
+        ) from error
 
 
 def replace_folder(target: Path, write: Callable[[Path], None]) -> None:

@@ -1,8 +1,9 @@
-"""A batch to learn from: sampled while the policy learns, or read from a rollout file.
+"""A batch to learn from, sampled while the policy learns.
 
 One job: trees with their rewards, of prompts whose rewards differ, since equal rewards teach
-nothing. `Online` samples and fills up; `Stored` reads. It knows neither estimators nor the model.
-Both remember nothing but a cursor, so that a resumed run draws what it would have drawn.
+nothing; `Online` samples and fills up. Batches of a rollout file are `stored.py`. It knows neither
+formulas nor the model. A stream remembers nothing but a cursor, so that a resumed run draws what
+it would have drawn.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from treepo.engines.base import Sampling
-from treepo.errors import ConfigError, EngineError
-from treepo.rollout.record import Rollout
+from treepo.errors import EngineError
+from treepo.train.advantage import EstimatorName
 from treepo.train.config import TrainConfig
 from treepo.train.data import Example, draw
 from treepo.train.reward_pool import RewardPool, RewardRequest
@@ -44,20 +45,33 @@ class Group:
         """Whether its trajectories differ in reward."""
         return len(set(self.known)) > 1
 
+    def teaches(self, estimator: EstimatorName) -> bool:
+        """Whether some advantage is not 0: rewards differ, or a baseline is not their mean.
+
+        `mass_loo` has no baseline on tokens that all trajectories share; leaving out trees whose
+        rewards are all equal would bias it there.
+        """
+        if self.has_variance or estimator != "mass_loo":
+            return self.has_variance
+        roots = sum(node.parent is None for node in self.tree.nodes)
+        return roots == 1 and any(self.known)
+
 
 @dataclass(slots=True)
 class Batch:
     """What one step learns from.
 
     Attributes:
-        groups: Prompts whose rewards differ.
+        groups: Prompts that teach something, mostly those whose rewards differ.
         num_sampled: Prompts that were sampled or read for it.
         num_failed: Prompts the engine gave no tree for.
         rewards: Of all trajectories, also of prompts that were left out.
         generated_tokens: Tokens the engine generated for it.
-        empty_trajectories: Trajectories without a token before the end of sequence.
+        num_trajectories: Trajectories of all prompts.
+        empty_trajectories: Those without a token before the end of sequence.
         failures: Rewards that failed, by kind.
-        shown: A tree to show: the first one, with or without variance.
+        reasons: Why prompts got no tree.
+        first: The first group, also where it teaches nothing.
     """
 
     groups: list[Group] = field(default_factory=list)
@@ -65,19 +79,27 @@ class Batch:
     num_failed: int = 0
     rewards: list[float] = field(default_factory=list)
     generated_tokens: int = 0
+    num_trajectories: int = 0
     empty_trajectories: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    shown: Group | None = None
+    reasons: list[str] = field(default_factory=list)
+    first: Group | None = None
 
-    def add(self, groups: Sequence[Group]) -> None:
-        """Take in sampled groups; those without variance are counted and left out."""
+    def add(self, groups: Sequence[Group], estimator: EstimatorName) -> None:
+        """Take in sampled groups; those that teach nothing are counted and left out."""
         self.num_sampled += len(groups)
         for group in groups:
-            self.shown = self.shown or group
+            self.first = self.first or group
             self.rewards += group.known
             self.generated_tokens += group.tree.stats.generated_tokens
+            self.num_trajectories += len(group.tree.trajectories)
             self.empty_trajectories += _num_empty(group.tree)
-        self.groups += [group for group in groups if group.has_variance]
+        self.groups += [group for group in groups if group.teaches(estimator)]
+
+    @property
+    def shown(self) -> Group | None:
+        """The tree to show: one that teaches something, where there is one."""
+        return self.groups[0] if self.groups else self.first
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -99,7 +121,7 @@ class Stream(Protocol):
     cursor: int
 
     async def next(self) -> Batch:
-        """The next batch, empty where no prompt's rewards differ."""
+        """The next batch, empty where no prompt teaches anything."""
         ...
 
 
@@ -110,7 +132,7 @@ async def sample_groups(
     results = await rollouts.sample(asks)
     pairs = [(e, t) for e, t in zip(examples, results, strict=True) if isinstance(t, Tree)]
     errors = [result for result in results if isinstance(result, EngineError)]
-    scores = rewards.score([_request(example, tree) for example, tree in pairs])
+    scores = rewards.score([request(example, tree) for example, tree in pairs])
     groups = [
         Group(example, tree, tree_rewards)
         for (example, tree), tree_rewards in zip(pairs, scores.rewards, strict=True)
@@ -154,7 +176,8 @@ class Online:
             kept = self._usable(groups)
             batch.num_failed += len(errors) + len(groups) - len(kept)
             batch.failures += failures
-            batch.add(kept)
+            batch.reasons += map(str, errors)
+            batch.add(kept, self._config.advantages.estimator)
         return batch
 
     def _usable(self, groups: list[Group]) -> list[Group]:
@@ -179,65 +202,6 @@ class Online:
         return asks, examples
 
 
-class Stored:
-    """Batches of a rollout file, shuffled every epoch; rewards that are missing are computed."""
-
-    def __init__(self, config: TrainConfig, groups: Sequence[Group]) -> None:
-        self._config = config
-        self._groups = [group for group in groups if group.has_variance]
-        if not self._groups:
-            raise ConfigError(
-                f"{config.trees}: in none of {len(groups)} trees do rewards differ, so there is "
-                "nothing to learn; sample harder or easier prompts, or more trajectories"
-            )
-        self.cursor = 0
-
-    async def next(self) -> Batch:
-        """The next batch."""
-        batch = Batch()
-        count = min(self._config.prompts_per_step, len(self._groups))
-        order = range(self.cursor, self.cursor + count)
-        batch.add([self._groups[draw(len(self._groups), self._config.seed, at)] for at in order])
-        self.cursor += count
-        return batch
-
-
-def check_origin(rollouts: Sequence[Rollout], config: TrainConfig) -> None:
-    """See that stored trees were drawn as the configuration says their log-probs were.
-
-    Raises:
-        ConfigError: Another temperature, or a nucleus or top-k, whose log-probs are not the
-            policy's.
-    """
-    wanted = {"temperature": config.sampling.temperature, "top_p": 1.0, "top_k": 0}
-    for rollout in rollouts:
-        drawn = rollout.origin.get("sampling") or {}
-        for name, value in wanted.items():
-            found = drawn.get(name, value)
-            if found != value and not (name == "top_k" and found == -1):
-                remedy = (
-                    f"set `sampling.temperature={found}`"
-                    if name == "temperature"
-                    else f"sample again without `{name}`"
-                )
-                raise ConfigError(
-                    f"{config.trees}: tree {rollout.tree.id!r} was sampled with {name} {found}; "
-                    f"its log-probabilities are compared with {name} {value}: {remedy}"
-                )
-
-
-def stored_groups(rollouts: Sequence[Rollout], tokenizer: object, pool: RewardPool) -> list[Group]:
-    """Records as groups; rewards that a record does not hold are computed from its columns."""
-    pairs = [(_stored_example(rollout), rollout.tree) for rollout in rollouts]
-    todo = [i for i, rollout in enumerate(rollouts) if rollout.rewards is None]
-    scores = pool.score([_request(*pairs[i], tokenizer) for i in todo]).rewards if todo else []
-    computed = dict(zip(todo, scores, strict=True))
-    return [
-        Group(example, tree, computed[i] if i in computed else list(rollouts[i].rewards or ()))
-        for i, (example, tree) in enumerate(pairs)
-    ]
-
-
 def sampling(config: TrainConfig, id_: str) -> Sampling:
     """How the tokens of one tree are drawn; its seed depends on the run's and the tree's name."""
     digest = hashlib.blake2b(f"{config.seed}/{id_}".encode(), digest_size=8).digest()
@@ -249,7 +213,8 @@ def sampling(config: TrainConfig, id_: str) -> Sampling:
     )
 
 
-def _request(example: Example, tree: Tree, tokenizer: object = None) -> RewardRequest:
+def request(example: Example, tree: Tree, tokenizer: object = None) -> RewardRequest:
+    """What rewards get of one tree; the tokenizer reads trajectories that carry no text."""
     ids = tuple(tuple(tree.token_ids(t)) for t in tree.trajectories)
     decode = getattr(tokenizer, "decode", lambda _, **__: "")
     texts = tuple(
@@ -257,12 +222,6 @@ def _request(example: Example, tree: Tree, tokenizer: object = None) -> RewardRe
         for t, i in zip(tree.trajectories, ids, strict=True)
     )
     return RewardRequest(example.prompt, texts, ids, example.columns)
-
-
-def _stored_example(rollout: Rollout) -> Example:
-    columns = dict(rollout.columns)
-    prompt = columns.pop("prompt", None) or columns.pop("messages", "")
-    return Example(rollout.key, prompt, rollout.tree.prompt_token_ids, columns)
 
 
 def _num_empty(tree: Tree) -> int:

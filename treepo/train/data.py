@@ -19,6 +19,9 @@ from treepo.errors import ConfigError
 from treepo.rollout.prompts import Prompt, parse_prompts, read_prompts, token_ids
 from treepo.train.rewards import Messages
 
+_SAVED = ("state.json", "dataset_dict.json")
+"""Files that `save_to_disk` of a data set, or of several splits, leaves."""
+
 _PROMPT_COLUMNS = ("prompt", "messages", "prompt_token_ids")
 
 
@@ -45,7 +48,7 @@ def load(
     """The examples of a file or a data set, the first `limit` of them where that is given.
 
     Args:
-        source: A JSONL file, or what `datasets.load_dataset` takes.
+        source: A JSONL file, a folder that `datasets` saved, or what `datasets.load_dataset` takes.
         tokenizer: Of the model.
         name: Configuration of the data set.
         split: Split of the data set.
@@ -59,8 +62,8 @@ def load(
     else:
         rows = _rows(source, name, split)
         prompts = list(islice(parse_prompts(f"{source}[{split}]", rows), limit))
-    if not prompts:
-        raise ConfigError(f"{source}, split {split!r}: no prompts; name another split")
+        if not prompts:
+            raise ConfigError(f"{source}, split {split!r}: no prompts; name another split")
     return [example(prompt, tokenizer) for prompt in prompts]
 
 
@@ -93,7 +96,12 @@ def _rows(source: str, name: str | None, split: str) -> Iterator[bytes]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(source, name, split=split)
+        if any((Path(source) / file).is_file() for file in _SAVED):
+            rows = _split_of(datasets.load_from_disk(source), split)
+        else:
+            rows = datasets.load_dataset(source, name, split=split)
+    except IndexError:  # what an empty one that was saved is answered with
+        rows = ()
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
@@ -101,3 +109,12 @@ def _rows(source: str, name: str | None, split: str) -> Iterator[bytes]:
             "and a split that exist"
         ) from None
     return (json.dumps(row, default=str).encode() for row in rows)
+
+
+def _split_of(saved: Any, split: str) -> Any:
+    """A split of what `load_from_disk` returns: a data set without a name, or several with."""
+    if not isinstance(saved, dict):
+        return saved
+    if split not in saved:
+        raise ValueError(f"there is no such split, only {', '.join(map(repr, saved))}")
+    return saved[split]

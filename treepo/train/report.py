@@ -8,9 +8,10 @@ same figures. A new warning is a line in `Watch`.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from treepo.drawing import draw_tree
-from treepo.train.checkpoint import replace_file
+from treepo.rollout.files import RolloutWarning
+from treepo.train.checkpoint import named_writing, replace_file
 from treepo.train.collect import Batch, Group
 
 _PATIENCE = 3
+_FAR = 1.0
+_SHOWN_PROMPT = 120
 
 
 class TrainWarning(UserWarning):
@@ -59,13 +63,14 @@ class Report:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def cut_back(self, step: int) -> None:
-        """Forget what was written after a step, and go on from it."""
-        self._bar.update(self._task, completed=step)
+    def cut_back(self, step: int | None) -> None:
+        """Forget what was written after a step, and go on from it; None: forget everything."""
+        self._bar.update(self._task, completed=step or 0)
         if self._file.exists():
             lines = self._file.read_text().splitlines()
-            kept = [line for line in lines if _step(line) <= step]
-            replace_file(self._file, "".join(f"{line}\n" for line in kept))
+            kept = [line for line in lines if step is not None and _step(line) <= step]
+            with named_writing(self._file):
+                replace_file(self._file, "".join(f"{line}\n" for line in kept))
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """One step's figures."""
@@ -82,14 +87,16 @@ class Report:
 
     def say(self, text: str) -> None:
         """A line for the reader."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def tree(self, group: Group) -> None:
-        """One tree, each trajectory with its reward."""
+        """One tree below the end of its prompt, each trajectory with its reward."""
+        prompt = self._tokenizer.decode(list(group.tree.prompt_token_ids))
+        self.say(f"a tree of {group.example.place}: {prompt[-_SHOWN_PROMPT:]!r}")
         self._console.print(draw_tree(_picture(group, self._tokenizer)))
 
     def _write(self, record: Mapping[str, float]) -> None:
-        with self._file.open("a") as stream:
+        with named_writing(self._file), self._file.open("a") as stream:
             stream.write(json.dumps(record) + "\n")
         values = {name: value for name, value in record.items() if name != "step"}
         self._accelerator.log(values, step=int(record["step"]))
@@ -148,8 +155,7 @@ class Watch:
     """Looks out for runs that cannot learn, and warns once for each reason."""
 
     flat_batches: int = 0
-    has_learnt: bool = False
-    warned_empty: bool = False
+    said: set[str] = field(default_factory=set)
 
     def see(self, batch: Batch) -> None:
         """Look at a batch.
@@ -157,20 +163,58 @@ class Watch:
         Warns:
             TrainWarning: Rewards never differ, or the model ends at once.
         """
-        self.has_learnt = self.has_learnt or bool(batch.groups)
+        for kind, count in batch.failures.items():
+            self._once(kind, f"{count} rewards of a batch are missing: {_FAILURES[kind]}")
+        for reason in batch.reasons:
+            self._once("tree", f"a prompt got no tree: {reason}")
         self.flat_batches = 0 if batch.groups else self.flat_batches + 1
         if self.flat_batches == _PATIENCE:
             _warn(_flat(batch))
-        if not self.warned_empty and batch.empty_trajectories > 0.9 * max(len(batch.rewards), 1):
-            self.warned_empty = True
-            _warn(
+        if batch.empty_trajectories > 0.9 * max(batch.num_trajectories, 1):
+            self._once(
+                "empty",
                 "nearly all trajectories end with their first token: the model emits only the end "
                 "of sequence. Check the prompts' format (a chat template for a chat model, few "
-                "examples in a plain text) and `sampling.stop`."
+                "examples in a plain text) and `sampling.stop`.",
             )
+
+    def compare(self, logprob_diff: float) -> None:
+        """Look at how far the sampler of stored trees is from the model, in nats a token.
+
+        Warns:
+            TrainWarning: So far that it was another one.
+        """
+        if logprob_diff > _FAR:
+            self._once(
+                "far",
+                f"the log-probabilities in the file differ from the model's by {logprob_diff:.3g} "
+                "nats a token: its trees were sampled with another model, or with a much older "
+                "one, and most of their tokens will be clipped. See `model`.",
+            )
+
+    def _once(self, kind: str, text: str) -> None:
+        if kind not in self.said:
+            self.said.add(kind)
+            _warn(text)
+
+
+_FAILURES = {
+    "raised": "a reward function raised, or did not return one finite number or None for each "
+    "completion; its traceback stands above. Mend it, or give such trajectories a value with "
+    "`rewards.missing_reward`.",
+    "timeout": "a reward function took longer than `rewards.limit_s` and was ended. Raise the "
+    "limit, or give such trajectories a value with `rewards.missing_reward`.",
+    "crash": "a reward function ended its process (out of memory, or a fault in a library). Mend "
+    "it, or give such trajectories a value with `rewards.missing_reward`.",
+}
 
 
 def _flat(batch: Batch) -> str:
+    if not batch.rewards:
+        return (
+            f"for {_PATIENCE} batches in a row no trajectory got a reward, so nothing was learnt: "
+            "the reward functions failed on all of them, or returned None."
+        )
     values = set(batch.rewards)
     what = f"a reward of {next(iter(values)):g}" if len(values) == 1 else "equal rewards"
     return (
@@ -182,4 +226,17 @@ def _flat(batch: Batch) -> str:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, TrainWarning, stacklevel=3)
+    warnings.warn(text, TrainWarning, stacklevel=4)
+
+
+def warn_plainly() -> None:
+    """Show warnings of ours as a line for the reader instead of as a place in the source."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, TrainWarning | RolloutWarning):
+            print(f"treepo: warning: {message}", file=sys.stderr)
+        else:
+            shown(message, category, *where, **more)
+
+    warnings.showwarning = show

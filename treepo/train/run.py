@@ -13,26 +13,33 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 
 from treepo.errors import ConfigError
 from treepo.local.backends import Backend
 from treepo.rollout.files import read
-from treepo.train.collect import Online, Stored, Stream, check_origin, stored_groups
+from treepo.train.checkpoint import make_folder
+from treepo.train.collect import Online
 from treepo.train.config import TrainConfig
 from treepo.train.data import Example, load
 from treepo.train.learner import Learner
 from treepo.train.report import Report
 from treepo.train.reward_pool import RewardPool
 from treepo.train.rollouts import EngineRollouts, Rollouts
+from treepo.train.stored import Stored, check_origin, stored_groups
 from treepo.train.trainer import Sampling, Trainer, check_resumable
 
 API_KEY_VARIABLE = "TREEPO_API_KEY"
 """Environment variable with the key of the hosts."""
+
+_LONGEST_WAIT = timedelta(days=1)
 
 OpenRollouts = Callable[[], AbstractContextManager[Rollouts]]
 """Starts whoever samples; called once, on the main rank of an online run."""
@@ -56,6 +63,7 @@ def run_training(
         TreePOError: Data, model, engine or `output_dir` is at fault.
     """
     started = time.monotonic()
+    make_folder(config.output_dir)
     check_resumable(config)
     if config.engine.threads is not None:
         torch.set_num_threads(config.engine.threads)
@@ -63,6 +71,8 @@ def run_training(
         mixed_precision=config.mixed_precision,
         log_with=list(config.log.trackers) or None,
         project_dir=str(config.output_dir),
+        # Ranks wait for the one that samples, however long that takes.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
     )
     set_seed(config.seed)
     with ExitStack() as stack:
@@ -70,9 +80,22 @@ def run_training(
         sampling, report = None, None
         if accelerator.is_main_process:
             pool = stack.enter_context(RewardPool(config.rewards))
-            sampling = _open(config, tokenizer, pool, open_rollouts, runner, stack)
-            report = _report(config, accelerator, tokenizer, stack)
-        learner = Learner(load_model(), tokenizer, config, accelerator)
+            open_report = partial(_report, config, accelerator, tokenizer, stack)
+            if config.trees is not None:
+                sampling = _offline(config, tokenizer, pool)
+                report = open_report()
+            else:
+                prompts = _prompts(config, tokenizer)
+                report = open_report()
+                report.say(
+                    f"{len(prompts.train)} prompts to learn from, {len(prompts.held_out)} to "
+                    "evaluate on; starting the engine"
+                )
+                rollouts = stack.enter_context(open_rollouts())
+                stack.callback(lambda: runner.run(rollouts.close()))
+                stream = Online(config, prompts.train, rollouts, pool)
+                sampling = Sampling(stream, rollouts, pool, prompts.held_out)
+        learner = Learner(load_model, tokenizer, config, accelerator)
         gc.collect()
         trainer = Trainer(config, accelerator, learner, sampling, report, runner, started)
         return trainer.train()
@@ -121,40 +144,38 @@ def load_transformers(config: TrainConfig, name: str) -> Any:
         raise ConfigError(f"`model` {name!r} cannot be loaded: {reason}") from None
 
 
-def _open(
-    config: TrainConfig,
-    tokenizer: Any,
-    pool: RewardPool,
-    open_rollouts: OpenRollouts,
-    runner: asyncio.Runner,
-    stack: ExitStack,
-) -> Sampling:
-    if config.trees is not None:
-        rollouts_read = list(read(config.trees))
-        check_origin(rollouts_read, config)
-        groups = stored_groups(rollouts_read, tokenizer, pool)
-        stored: Stream = Stored(config, groups)
-        return Sampling(stored, None, pool, ())
+@dataclass(frozen=True, slots=True)
+class _Prompts:
+    """What a run learns from, and what it is evaluated on."""
+
+    train: list[Example]
+    held_out: list[Example]
+
+
+def _prompts(config: TrainConfig, tokenizer: Any) -> _Prompts:
     data = config.data
-    examples = _examples(config, data.train, tokenizer, data.split, data.limit)
-    held_out = _examples(config, data.eval, tokenizer, data.eval_split, data.eval_limit)
-    rollouts = stack.enter_context(open_rollouts())
-    stack.callback(lambda: runner.run(rollouts.close()))
-    return Sampling(Online(config, examples, rollouts, pool), rollouts, pool, held_out)
+
+    def read_from(source: str | None, split: str, limit: int | None) -> list[Example]:
+        if source is None:
+            return []
+        return load(source, tokenizer, name=data.name, split=split, limit=limit)
+
+    return _Prompts(
+        train=read_from(data.train, data.split, data.limit),
+        held_out=read_from(data.eval, data.eval_split, data.eval_limit),
+    )
 
 
-def _examples(
-    config: TrainConfig, source: str | None, tokenizer: Any, split: str, limit: int | None
-) -> list[Example]:
-    if source is None:
-        return []
-    return load(source, tokenizer, name=config.data.name, split=split, limit=limit)
+def _offline(config: TrainConfig, tokenizer: Any, pool: RewardPool) -> Sampling:
+    assert config.trees is not None
+    records = list(read(config.trees))
+    check_origin(records, config, tokenizer)
+    return Sampling(Stored(config, *stored_groups(records, tokenizer, pool)), None, pool, ())
 
 
 def _report(
     config: TrainConfig, accelerator: Accelerator, tokenizer: Any, stack: ExitStack
 ) -> Report:
-    config.output_dir.mkdir(parents=True, exist_ok=True)
     if config.log.trackers:
         accelerator.init_trackers("treepo")
     stack.callback(accelerator.end_training)

@@ -18,7 +18,14 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from treepo.errors import CheckpointError
-from treepo.train.checkpoint import Checkpoints, read_run, replace_file, replace_folder
+from treepo.train.checkpoint import (
+    Checkpoints,
+    named_reading,
+    named_writing,
+    read_run,
+    replace_file,
+    replace_folder,
+)
 from treepo.train.collect import Batch, Stream
 from treepo.train.config import TrainConfig
 from treepo.train.config_file import dump
@@ -140,11 +147,17 @@ class Trainer:
         if batch.groups:
             metrics |= self._learner.update(batch.groups, check_sampler=self._config.trees is None)
             progress.num_updates = self._learner.num_updates
+            if self._config.trees is not None:
+                self._watch.compare(metrics["logprob_diff"])
+        updated = time.monotonic()
+        if batch.groups:
             self._push()
         ended = time.monotonic()
         metrics |= {
             "weight_version": progress.num_updates,
             "sampling_seconds": round(sampled - started, 3),
+            "update_seconds": round(updated - sampled, 3),
+            "push_seconds": round(ended - updated, 3),
             "seconds": round(ended - started, 3),
         }
         if self._report is not None:
@@ -173,12 +186,14 @@ class Trainer:
         sampling = self._sampling
         if sampling is None or sampling.rollouts is None or not sampling.held_out:
             return {}
+        started = time.monotonic()
         found = self._runner.run(
             evaluate(sampling.rollouts, sampling.rewards, sampling.held_out, self._config)
         )
         figures = {name: round(value, 6) for name, value in asdict(found).items()}
         if self._report is not None:
-            self._report.evaluation(self._progress.step, figures)
+            seconds = round(time.monotonic() - started, 3)
+            self._report.evaluation(self._progress.step, figures | {"seconds": seconds})
         return figures
 
     # storing
@@ -186,21 +201,23 @@ class Trainer:
     def _resume(self) -> None:
         is_main = self._accelerator.is_main_process
         if is_main:
-            self._config.output_dir.mkdir(parents=True, exist_ok=True)
             self._checkpoints.tidy()
         self._accelerator.wait_for_everyone()
         latest = self._checkpoints.latest()
         if latest is not None:
             self._load(latest)
         elif is_main:
-            replace_file(self._config.output_dir / "config.yaml", dump(self._config))
+            target = self._config.output_dir / "config.yaml"
+            with named_writing(target):
+                replace_file(target, dump(self._config))
         if self._report is not None:
-            self._report.cut_back(self._progress.step if latest else -1)
+            self._report.cut_back(self._progress.step if latest else None)
 
     def _load(self, checkpoint: Path) -> None:
         run = read_run(checkpoint)
-        self._accelerator.load_state(str(checkpoint))
-        self._progress = Progress(**run["progress"])
+        with named_reading(checkpoint):
+            self._accelerator.load_state(str(checkpoint))
+            self._progress = Progress(**run["progress"])
         self._learner.num_updates = self._progress.num_updates
         if self._sampling is not None:
             self._sampling.stream.cursor = self._progress.cursor
@@ -209,24 +226,27 @@ class Trainer:
 
     def _store(self) -> None:
         self._clock()
-        folder: list[Any] = [None]
-        if self._accelerator.is_main_process:
-            folder = [self._checkpoints.begin(self._progress.step)]
-        broadcast_object_list(folder)
-        self._accelerator.save_state(str(folder[0]), safe_serialization=False)
-        self._accelerator.wait_for_everyone()
-        if self._accelerator.is_main_process:
-            run = {
-                "progress": asdict(self._progress),
-                "config": self._config.model_dump(mode="json"),
-            }
-            self._checkpoints.commit(folder[0], run)
+        name = self._checkpoints.name(self._progress.step)
+        with named_writing(name):
+            folder: list[Any] = [None]
+            if self._accelerator.is_main_process:
+                folder = [self._checkpoints.begin(self._progress.step)]
+            broadcast_object_list(folder)
+            self._accelerator.save_state(str(folder[0]), safe_serialization=False)
+            self._accelerator.wait_for_everyone()
+            if self._accelerator.is_main_process:
+                run = {
+                    "progress": asdict(self._progress),
+                    "config": self._config.model_dump(mode="json"),
+                }
+                self._checkpoints.commit(folder[0], run)
         self._accelerator.wait_for_everyone()
 
     def _publish(self) -> None:
-        export = self._learner.export()
+        export, target = self._learner.export(), self._config.output_dir / MODEL_FOLDER
         if self._accelerator.is_main_process:
-            replace_folder(self._config.output_dir / MODEL_FOLDER, export.save)
+            with named_writing(target):
+                replace_folder(target, export.save)
         self._accelerator.wait_for_everyone()
 
     def _clock(self) -> None:

@@ -9,17 +9,25 @@ from GPU to GPU over NCCL are `weights_transfer.py`.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Protocol, runtime_checkable
 
 import torch
+from safetensors import SafetensorError
 
-from treepo.errors import ConfigError
+from treepo.errors import ConfigError, EngineError
 from treepo.train.rollouts import WeightSource, WeightSync
 
 SHARD_BYTES = 2 * 1024**3
 """Largest file of weights, in bytes, unless one tensor is larger: what is held in memory twice."""
+
+_PREFIX = "treepo-weights-"
+_MARK = "in-use"
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 
@@ -82,12 +90,39 @@ class FolderSync:
         """Return once the engine samples with these weights and its prefix cache is empty.
 
         Raises:
-            EngineError: The engine did not take them.
+            EngineError: There is no room for them, or the engine did not take them.
         """
-        self._parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f"treepo-weights-{version}-", dir=self._parent) as name:
-            await asyncio.to_thread(write_weights, source, Path(name), self._dtype)
-            await self._receiver.load_folder(Path(name), str(version))
+        try:
+            self._parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(self._parent)
+            prefix = f"{_PREFIX}{version}-"
+            with TemporaryDirectory(prefix=prefix, dir=self._parent) as name, held(Path(name)):
+                await asyncio.to_thread(write_weights, source, Path(name), self._dtype)
+                await self._receiver.load_folder(Path(name), str(version))
+        except (OSError, SafetensorError) as error:
+            raise EngineError(
+                f"the weights could not be written to {self._parent}: {error}; make room there, or "
+                "choose another way with `engine.weights`"
+            ) from error
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Mark a folder as in use; the system takes the mark away when this process dies."""
+    with (folder / _MARK).open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the folders of runs that were killed while they pushed."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        try:
+            with (folder / _MARK).open() as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # held, of another user, or not yet marked
+            continue
 
 
 def memory_folder() -> Path:

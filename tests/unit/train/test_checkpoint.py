@@ -1,9 +1,18 @@
 """A checkpoint is whole or not there, whenever the process dies."""
 
+import errno
+
 import pytest
 
-from treepo.errors import CheckpointError
-from treepo.train.checkpoint import Checkpoints, read_run, replace_file, replace_folder
+from treepo.errors import CheckpointError, ConfigError
+from treepo.train.checkpoint import (
+    Checkpoints,
+    make_folder,
+    named_writing,
+    read_run,
+    replace_file,
+    replace_folder,
+)
 
 
 def store(checkpoints, step):
@@ -68,3 +77,21 @@ def test_files_and_folders_are_replaced_as_a_whole(tmp_path):
         replace_file(tmp_path / "y", text)
     assert (target / "x").read_text() == (tmp_path / "y").read_text() == "new"
     assert names(tmp_path) == ["model", "y"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"`output_dir` '.*/file/run' cannot be written to"):
+        make_folder(tmp_path / "file" / "run")
+    make_folder(tmp_path / "run")
+    assert names(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("writing file failed")],
+)
+def test_a_full_disk_says_what_is_left_and_what_to_do(tmp_path, failure):
+    message = r"step-000002 .*(space|failed).*make room"
+    with pytest.raises(CheckpointError, match=message), named_writing(tmp_path / "step-000002"):
+        raise failure

@@ -37,6 +37,22 @@ def test_a_data_set_gives_what_a_file_gives(tmp_path, tokenizer, monkeypatch):
         read(folder, tokenizer, split="nope")
 
 
+def test_a_data_set_that_was_saved_to_disk_is_read_as_it_was(tmp_path, tokenizer):
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"prompt": "1+1=", "answer": "2"}])
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"hard": rows}).save_to_disk(tmp_path / "several")
+    [one] = read(tmp_path / "one", tokenizer)
+    [other] = read(tmp_path / "several", tokenizer, split="hard")
+    assert (one.prompt, one.columns) == (other.prompt, other.columns) == ("1+1=", {"answer": "2"})
+    with pytest.raises(ConfigError, match=r"no such split, only 'hard'"):
+        read(tmp_path / "several", tokenizer)
+    rows.select([]).save_to_disk(tmp_path / "none")
+    with pytest.raises(ConfigError, match=r"no prompts; name another split"):
+        read(tmp_path / "none", tokenizer)
+
+
 def test_an_empty_file_is_an_error_that_shows_a_line(tmp_path, tokenizer):
     (tmp_path / "p.jsonl").touch()
     with pytest.raises(ConfigError, match=r"no prompts; write lines like"):

@@ -14,7 +14,7 @@ from treepo.engines.scripted import ScriptedEngine
 from treepo.errors import ConfigError, EngineError
 from treepo.sampler import Job, sample_tree
 from treepo.train import weights
-from treepo.train.weights import FolderSync, open_sync
+from treepo.train.weights import FolderSync, held, open_sync
 
 
 @dataclass
@@ -52,6 +52,21 @@ async def test_a_receiver_reads_what_the_source_gives_and_nothing_is_left(tmp_pa
     assert reader.version == "4"
     assert all(torch.equal(reader.state[name], STATE[name]) for name in STATE)
     assert not any((tmp_path / "weights").iterdir())
+
+
+async def test_what_a_killed_run_left_is_removed_and_what_another_run_uses_is_not(tmp_path):
+    for name in ("treepo-weights-1-dead", "treepo-weights-1-live"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "in-use").touch()
+    with held(tmp_path / "treepo-weights-1-live"):
+        await FolderSync(Reader(), tmp_path).push(Source(STATE), 2)
+        assert [path.name for path in tmp_path.iterdir()] == ["treepo-weights-1-live"]
+
+
+async def test_a_full_disk_is_an_error_that_names_the_setting(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EngineError, match=r"could not be written to .*`engine\.weights`"):
+        await FolderSync(Reader(), tmp_path / "file").push(Source(STATE), 1)
 
 
 async def test_large_weights_are_written_in_parts_and_in_the_engines_type(tmp_path, monkeypatch):
