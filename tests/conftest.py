@@ -1,8 +1,12 @@
-"""What all tests share: property tests have no time limit of their own, and repeat in CI."""
+"""What all tests share: one server, and property tests that repeat in CI and have no time limit."""
 
 import os
 
 from hypothesis import settings
+
+from tests.support.shared_server import server
+
+__all__ = ["server"]
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

@@ -1,10 +1,5 @@
-"""One server for all contract tests: `treepo serve` with a tiny model made on the spot.
+"""The real OpenAI SDK before the shared server; `chat` and `complete` call it with a tree."""
 
-It takes about a minute to start, far longer than its tests. `server` is the process, `client` the
-real OpenAI SDK, `chat` and `complete` call it with a tree.
-"""
-
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,17 +8,20 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from tests.support.server import Server, serve
+from tests.support.server import Server
+from tests.support.shared_server import (
+    ALIAS,
+    ALIAS_TREE,
+    FLAGS,
+    MAX_LENGTH,
+    MAX_WIDTH,
+    MODEL,
+)
+
+__all__ = ["ALIAS", "ALIAS_TREE", "FLAGS", "MAX_LENGTH", "MAX_WIDTH", "MODEL"]
 
 HERE = Path(__file__).parent
 SEED = 1
-MODEL = "tiny"
-MAX_LENGTH = 4096
-MAX_WIDTH = 16
-FLAGS = ("--served-model-name", MODEL, "--enable-prompt-tokens-details")
-FLAGS += ("--kv-cache-memory-bytes", str(64 * 1024**2))
-ALIAS = "tiny-tree"
-ALIAS_TREE = {"width": 3, "branching": "even"}
 MESSAGES = [{"role": "user", "content": "What is 1 + 1?"}]
 PROMPT = "What is 1 + 1? It is"
 
@@ -32,17 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.contract)
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    from tests.support.tiny_chat import build
-
-    folder = tmp_path_factory.mktemp("contract")
-    model = build(folder / "model", max_length=MAX_LENGTH)
-    alias = ["--tree-alias", f"{ALIAS}={json.dumps(ALIAS_TREE)}"]
-    with serve(model, folder / "log", *FLAGS, *alias, TREEPO_MAX_WIDTH=str(MAX_WIDTH)) as running:
-        yield running
 
 
 @pytest.fixture(scope="session")
