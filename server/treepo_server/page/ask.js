@@ -57,6 +57,7 @@ async function grow() {
     remember("treepo-key", byId("key").value);
     say("Growing…");
     show(null);
+    if (window.innerWidth <= 720) byId("stage").scrollIntoView(); // it stands below the form there
     const tree = await growTree({
       url: serverUrl(), key: byId("key").value, body, title: byId("question").value,
       signal: growing.signal, onTree: showLive,
