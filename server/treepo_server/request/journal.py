@@ -7,8 +7,8 @@ when something has changed and knows neither choices nor vLLM.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from treepo.engines.base import Chunk, Sampling
@@ -24,6 +24,15 @@ class Mark:
 
     num_tokens: int
     num_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Inherited:
+    """Tokens of a path's trunk up to the fork, and the engine's log-prob records of them."""
+
+    path_id: int | None = None
+    token_ids: list[int] = field(default_factory=list)
+    native_logprobs: list[Any] = field(default_factory=list)
 
 
 class Journal:
@@ -45,6 +54,7 @@ class Journal:
         self._stops: dict[int, int | str | None] = {}
         self._texts: dict[int, str] = {}
         self._over: set[int] = set()
+        self._inherited = _Inherited()
 
     # the sampler tells
 
@@ -52,7 +62,7 @@ class Journal:
         """Remember a new path."""
         self.paths.append(path)
         self._native[path.id] = []
-        self._marks[path.id] = []
+        self._marks[path.id] = self._shared_marks(path)
         self.changed(path)
 
     def extended(self, path: Path, chunk: Chunk, num_kept: int) -> None:
@@ -95,23 +105,42 @@ class Journal:
         """Generated tokens of a trajectory, or some of them by position."""
         if part.start is not None and part.start >= path.start:
             return path.token_ids[_behind(part, path.start)]
-        return path.prefix(path.end)[part]
+        return _joined(self._shared(path).token_ids, path.token_ids, part)
 
     def native_logprobs(self, path: Path, part: slice = _ALL) -> list[Any]:
         """The engine's log-prob records of those tokens; empty if none were kept."""
         if part.start is not None and part.start >= path.start:
             return self._native[path.id][_behind(part, path.start)]
-        parts = [self._native[p.id][: end - p.start] for p, end in path.ancestry()]
-        return [record for piece in reversed(parts) for record in piece][part]
+        own = self._native[path.id][: path.end - path.start]
+        return _joined(self._shared(path).native_logprobs, own, part)
 
     def stop_reason(self, path: Path) -> int | str | None:
         """The stop string or stop token that ended a trajectory; None for any other end."""
         return self._stops.get(path.id)
 
-    def marks(self, path: Path) -> Iterator[Mark]:
-        """Where each piece of a trajectory ended so far, inherited pieces first."""
-        for owner, end in reversed(list(path.ancestry())):
-            yield from (mark for mark in self._marks[owner.id] if mark.num_tokens <= end)
+    def marks(self, path: Path, since: int = 0) -> list[Mark]:
+        """Where each piece of a trajectory ended so far, inherited pieces first.
+
+        Those of a path never change, so a reader may go on `since` as many as it has seen.
+        """
+        return self._marks[path.id][since:]
+
+    # what a path shares with its trunk
+
+    def _shared_marks(self, path: Path) -> list[Mark]:
+        if path.parent is None:
+            return []
+        return [mark for mark in self._marks[path.parent.id] if mark.num_tokens <= path.start]
+
+    def _shared(self, path: Path) -> _Inherited:
+        """What a path inherited; pieces are read one path after the other, so one is kept."""
+        if self._inherited.path_id != path.id:
+            owners = [(p, end) for p, end in path.ancestry() if p is not path]
+            native = [self._native[p.id][: end - p.start] for p, end in reversed(owners)]
+            self._inherited = _Inherited(
+                path.id, path.prefix(path.start), [record for part in native for record in part]
+            )
+        return self._inherited
 
     # how a path's end shows
 
@@ -138,6 +167,13 @@ class Journal:
     def _stop_string(self, text: str, cut: int) -> str | None:
         is_here = text[:cut].endswith if self._sampling.include_stop else text[cut:].startswith
         return next((string for string in self._sampling.stop if is_here(string)), None)
+
+
+def _joined(shared: list[Any], own: list[Any], part: slice) -> list[Any]:
+    """A part of two lists behind each other that begins in the first, or all of them."""
+    if part.stop is None:
+        return shared + own
+    return shared[part] + own[: max(0, part.stop - len(shared))]
 
 
 def _behind(part: slice, start: int) -> slice:

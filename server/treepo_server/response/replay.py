@@ -65,7 +65,7 @@ class Replay:
         """
         if self.is_finished:
             return
-        fresh = list(self.journal.marks(self.path))[self._num_marks :]
+        fresh = self.journal.marks(self.path, self._num_marks)
         if self.path.finish is not None and fresh:
             fresh.pop()
         self._num_marks += len(fresh)

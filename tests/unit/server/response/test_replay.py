@@ -3,17 +3,20 @@
 import asyncio
 from collections import defaultdict
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from tests.support.machines import CharDecoder, chain, coin, toy_texts
+from tests.support.machines import ByteDecoder, CharDecoder, chain, coin, toy_texts
 from tests.support.scenarios import Scenario, engines, job_of, scenarios
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, Sampling
-from treepo.engines.scripted import Script
+from treepo.engines.scripted import Script, TokenMachine
 from treepo.errors import EngineError
 from treepo.growth.state import Path
+from treepo.growth.texts import Texts
 from treepo.sampler import sample_tree
 from treepo.tree import Finish, Tree
 from treepo_server.request.journal import Journal
@@ -37,11 +40,11 @@ class Live:
         self.pieces[path.id].extend(replay.pieces())
 
 
-def grow(scenario: Scenario) -> tuple[Tree, Journal, Live]:
+def grow(scenario: Scenario, **job_fields: Any) -> tuple[Tree, Journal, Live]:
     _, engine = engines(scenario)
     journal = Journal(scenario.sampling)
     live = Live(journal)
-    job = replace(job_of(scenario), observer=journal)
+    job = replace(job_of(scenario), observer=journal, **job_fields)
     return asyncio.run(asyncio.wait_for(sample_tree(engine, job), 4)), journal, live
 
 
@@ -105,6 +108,45 @@ def test_a_fork_begins_with_the_pieces_it_inherits():
     assert fork.start == 6
     assert lengths[:2] == [4, 4 + 2]
     assert joined(live.pieces[fork.id])[0][:6] == journal.text(fork.parent)[:6]
+
+
+def test_what_a_fork_inherits_is_walked_once_however_many_pieces_it_has(monkeypatch):
+    scenario = Scenario(
+        machine=coin((1, 2, 3)),
+        script=Script(chunk_tokens=1, block_size=4),
+        config=TreeConfig(width=2, branching="even", segment_tokens=200, root_branching=1),
+        sampling=Sampling(max_tokens=400, seed=3),
+        prompt=(1, 2, 3),
+        has_texts=True,
+    )
+    _, journal, _ = grow(scenario)
+    fork = next(path for path in journal.paths if path.parent is not None)
+    walks, prefix = [], Path.prefix
+    monkeypatch.setattr(Path, "prefix", lambda *a: walks.append(a) or prefix(*a))
+    pieces = list(Replay(0, fork, journal).pieces())
+    assert fork.start > 100
+    assert len(pieces) >= fork.end
+    assert len(walks) <= 1
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 2, 3, 5])
+@pytest.mark.parametrize("segment_tokens", [1, 2, 3])
+def test_forks_amid_a_character_each_stream_it_whole(chunk_tokens, segment_tokens):
+    (lead, acute), (_, grave) = (ByteDecoder().encode(letter) for letter in "éè")
+    letters = {"s": {lead: (1.0, "c")}, "c": {acute: (0.5, "s"), grave: (0.5, "s")}}
+    scenario = Scenario(
+        machine=TokenMachine(letters, "s"),
+        script=Script(chunk_tokens=chunk_tokens, block_size=1),
+        config=TreeConfig(width=8, branching="even", segment_tokens=segment_tokens),
+        sampling=Sampling(max_tokens=24, seed=3),
+        prompt=(1, 2),
+    )
+    _, journal, live = grow(scenario, texts=Texts(ByteDecoder()))
+    assert {path.start % 2 for path in journal.paths} == {0, 1} or segment_tokens == 2
+    for path in journal.paths:
+        text, token_ids = joined(live.pieces[path.id])
+        assert text == ByteDecoder().decode(token_ids) == journal.text(path)
+        assert set(text) <= {"é", "è"}
 
 
 def test_text_that_a_stop_string_may_take_back_waits():
