@@ -2,7 +2,8 @@
 
 A slot is one live path. A free slot goes to the waiting tree with the fewest live paths, and among
 equals to the one that has waited longest: the first path of each tree comes before the second of
-any, the shares are max-min fair, and a tree that waits holds up nobody. A running path is never
+any, the shares are max-min fair, and a tree that waits holds up nobody. Where the engine schedules
+by priority, all this holds among the trees of the lowest one, as in vLLM. A running path is never
 paused. While the KV cache is nearly full no tree gets a further path; one without any always does,
 so nothing waits for ever. It knows nothing of engines or requests (`governed.py`).
 """
@@ -34,11 +35,13 @@ class Seat:
     """One tree's part of the slots.
 
     Attributes:
+        priority: Which trees come before it: those with a lower one.
         num_live: Paths of this tree that hold a slot.
         waiting: Its paths that want one, in their order.
     """
 
-    def __init__(self, governor: Governor) -> None:
+    def __init__(self, governor: Governor, priority: int) -> None:
+        self.priority = priority
         self.num_live = 0
         self.waiting: deque[Turn] = deque()
         self._governor = governor
@@ -104,9 +107,9 @@ class Governor:
         """Paths that want a slot."""
         return sum(len(seat.waiting) for seat in self._queue)
 
-    def seat(self) -> Seat:
+    def seat(self, priority: int = 0) -> Seat:
         """A place for a new tree."""
-        return Seat(self)
+        return Seat(self, priority)
 
     def queue(self, seat: Seat) -> None:
         """A path of this tree waits."""
@@ -137,11 +140,11 @@ class Governor:
             self._recheck = asyncio.get_running_loop().call_later(RECHECK_S, self._look_again)
 
     def _neediest(self) -> Seat | None:
-        """The tree to serve next: the fewest live paths, then the longest wait."""
-        seat = min(self._queue, key=lambda seat: seat.num_live, default=None)
-        if seat is None or (seat.num_live > 0 and self._is_crowded()):
-            return None
-        return seat
+        """The tree to serve next: by priority, the fewest live paths, then the longest wait."""
+        seats = list(self._queue)
+        if any(seat.num_live > 0 for seat in seats) and self._is_crowded():
+            seats = [seat for seat in seats if seat.num_live == 0]
+        return min(seats, key=lambda seat: (seat.priority, seat.num_live), default=None)
 
     def _look_again(self) -> None:
         self._recheck = None

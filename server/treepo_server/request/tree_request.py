@@ -26,6 +26,9 @@ _REFUSED = {
     "background": "Leave it out and stream instead: a tree ends when its caller leaves.",
 }
 
+_GREEDY_BELOW = 1e-5
+"""Temperature below which vLLM takes the likeliest token, and no more than one choice."""
+
 INDEPENDENT_NOTE = (
     "{what} would start afresh in every branch, so the {width} trajectories were sampled "
     "independently from the prompt"
@@ -43,6 +46,7 @@ class TreeRequest:
         max_tokens: The caller's own bound on a completion, None where they set none.
         max_tokens_field: The name under which they set it.
         is_single: Whether the route has room for one output only, in every piece of a stream.
+        counts_always: Whether every chunk of the stream carries usage.
     """
 
     config: TreeConfig
@@ -51,6 +55,7 @@ class TreeRequest:
     max_tokens: int | None = None
     max_tokens_field: str = "max_tokens"
     is_single: bool = False
+    counts_always: bool = False
 
     @property
     def streams_all(self) -> bool:
@@ -127,6 +132,10 @@ def _num_choices(request: Any, most: int) -> int:
     if not isinstance(asked, int) or not 1 <= asked <= most:
         allowed = f"1 to `tree.width` ({most})" if most > 1 else "1: only the winner comes back"
         raise FieldError("n", asked, allowed, "Send a larger width or fewer choices.")
+    temperature = getattr(request, "temperature", None)
+    if asked > 1 and temperature is not None and 0 <= temperature < _GREEDY_BELOW:
+        remedy = "Ask for one choice, or set a temperature."
+        raise FieldError("n", asked, f"1, at a temperature of {temperature:g}", remedy)
     return asked
 
 

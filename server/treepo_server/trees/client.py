@@ -34,13 +34,14 @@ class TreeClient:
         answers: The part of the response of each tree: one, or one per turn where vLLM calls
             tools itself; empty until `generate` was called.
         is_planned: Set once `generate` has taken the request.
+        request: What the caller asked for.
     """
 
     def __init__(self, service: TreeService, request: TreeRequest) -> None:
         self.answers: list[TreeAnswer] = []
         self.is_planned = asyncio.Event()
+        self.request = request
         self._service = service
-        self._request = request
 
     @property
     def answer(self) -> TreeAnswer:
@@ -49,11 +50,6 @@ class TreeClient:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._service.client, name)
-
-    @property
-    def num_choices(self) -> int:
-        """Choices that the caller asked for."""
-        return self._request.num_choices
 
     def generate(
         self, prompt: dict[str, Any], sampling_params: Any, request_id: str, **options: Any
@@ -65,8 +61,9 @@ class TreeClient:
         Raises:
             FieldError: The tree cannot be sampled as asked.
         """
-        service, request = self._service, self._request
-        plan = service.plan(request, prompt, sampling_params, request_id, options)
+        service, request = self._service, self.request
+        turn = len(self.answers)
+        plan = service.plan(request, prompt, sampling_params, request_id, options, turn)
         outputs = Outputs(request_id, prompt, service.client.renderer.tokenizer, plan.decoder)
         self.answers.append(TreeAnswer(plan))
         self.is_planned.set()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from treepo.engines.base import Engine, EngineInfo
 from treepo.engines.entropy_source import EntropyLink
 from treepo.engines.vllm import VllmEngine
-from treepo.errors import DrainingError, FieldError, OverloadError
+from treepo.errors import DrainingError, OverloadError
 from treepo.growth.reference import EntropyReference
 from treepo.tree import Tree
 from treepo_server.load.governor import Governor
@@ -21,6 +22,7 @@ from treepo_server.load.kv_usage import KvUsage
 from treepo_server.load.ranks import Ranks
 from treepo_server.observe import metrics
 from treepo_server.observe.spans import TreeSpan, tracer_of
+from treepo_server.request.engine_limits import check_priority, check_seed
 from treepo_server.request.plan import Plan, make_plan, needs_uncertainty
 from treepo_server.request.tree_request import TreeRequest, check_room
 from treepo_server.settings.capacity import Capacity
@@ -66,6 +68,7 @@ class TreeService:
         self._governors = self._make_governors(num_processes)
         self._is_draining = False
         self._is_ending = False
+        self._ending: asyncio.Task[None] | None = None
         self._mean_tree_s = 1.0
 
     @property
@@ -85,8 +88,21 @@ class TreeService:
         params: Any,
         request_id: str,
         options: Mapping[str, Any],
+        turn: int = 0,
     ) -> Plan:
         """The plan for a request that vLLM's handler would have given to the engine.
+
+        A request whose first turn was let in is not turned away before its last, and nobody but
+        vLLM's handler decides how its later turns are sent.
+
+        Args:
+            request: The checked `tree` part.
+            prompt: vLLM's engine input.
+            params: vLLM's `SamplingParams`.
+            request_id: vLLM's id of this turn.
+            options: What else the handler says to the engine.
+            turn: How many trees were planned for the same request; vLLM's handler asks for
+                one more after each tool that it has called itself.
 
         Raises:
             DrainingError: The server ends.
@@ -94,11 +110,15 @@ class TreeService:
             FieldError: The tree cannot be sampled as asked.
             VLLMError: The engine would have refused a request like this.
         """
-        self._admit()
+        if turn == 0:
+            self._admit()
         plan = make_plan(request, prompt, params, request_id, self.client.renderer.tokenizer)
-        self._check_seed(params.seed)
-        num_prompt_tokens = len(prompt["prompt_token_ids"])
-        check_room(request, num_prompt_tokens, self._engine.info.max_model_len)
+        if turn == 0:
+            scheduler = self.client.vllm_config.scheduler_config
+            check_seed(params.seed, scheduler)
+            check_priority(options.get("priority", 0), scheduler)
+            num_prompt_tokens = len(prompt["prompt_token_ids"])
+            check_room(request, num_prompt_tokens, self._engine.info.max_model_len)
         self.client.input_processor.process_inputs(
             request_id,
             prompt,
@@ -122,7 +142,10 @@ class TreeService:
             span = TreeSpan(self._tracer, plan.request_id, options.get("trace_headers"))
             options["trace_headers"] = span.headers
         engine = self._bound(plan, prompt, options)
-        seat = self._governors[(rank or 0) % len(self._governors)].seat()
+        governor = self._governors[(rank or 0) % len(self._governors)]
+        # vLLM's handler changes the priority of later turns, whether its engine heeds any or not.
+        is_heeded = self.client.vllm_config.scheduler_config.policy == "priority"
+        seat = governor.seat(options.get("priority", 0) if is_heeded else 0)
         tree = RunningTree(plan, engine, seat, span, reference)
         self._trees[tree.task] = tree
         if self._is_ending:  # it was planned before the signal
@@ -132,25 +155,26 @@ class TreeService:
         return tree.task
 
     async def drain(self, deadline: float, hurry: asyncio.Event) -> None:
-        """Take no new trees, and return once those that run have been answered.
+        """Take no new requests, and return once no tree runs.
 
         Args:
-            deadline: When they have to answer with what they have, by the loop's clock, in seconds.
+            deadline: When trees have to answer with what they have, by the loop's clock, in
+                seconds. It also holds for the later turns of a request, which may begin when
+                this has returned.
             hurry: The same, at once.
         """
         self._is_draining = True
-        ended, hurried = (asyncio.create_task(work) for work in (self._idle(), hurry.wait()))
-        left = deadline - asyncio.get_running_loop().time()
-        await asyncio.wait((ended, hurried), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
+        self._ending = asyncio.create_task(self._end_trees(deadline, hurry))
+        while self._trees:
+            await asyncio.wait(set(self._trees))
+
+    async def _end_trees(self, deadline: float, hurry: asyncio.Event) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await hurry.wait()
         self._is_ending = True
         for tree in self._trees.values():
             tree.end()
-        await ended
-
-    async def _idle(self) -> None:
-        while self._trees:
-            await asyncio.wait(set(self._trees))
 
     def _admit(self) -> None:
         if self._is_draining:
@@ -199,15 +223,6 @@ class TreeService:
             more = {name: options.get(name) for name in _REASONING}
             engine.client = _WithOptions(self.client, more)
         return engine
-
-    def _check_seed(self, seed: int | None) -> None:
-        """See that a seed does not kill the engine: vLLM's does on a CPU that splits prefills."""
-        from vllm.platforms import current_platform
-
-        scheduler = self.client.vllm_config.scheduler_config
-        if seed is not None and current_platform.is_cpu() and scheduler.enable_chunked_prefill:
-            remedy = "Leave it out, or have the server started with --no-enable-chunked-prefill."
-            raise FieldError("seed", seed, "none: this CPU engine splits prefills", remedy)
 
 
 class _WithOptions:

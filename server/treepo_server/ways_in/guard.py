@@ -2,7 +2,8 @@
 
 It stands before all routes and reads JSON bodies only; a body without the word is passed on as it
 came. So a `tree` is never ignored, whatever routes this vLLM or another plugin has. It also refuses
-what no caller may send anywhere: the key by which our own engine requests name shared memory.
+what no caller may send anywhere: the key by which our own engine requests name shared memory, and
+an adapter that an alias would hide.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class TreeGuard:
         if scope["type"] != "http" or scope["method"] != "POST" or _path(scope) in self._routes:
             return False
         kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
-        return kind == "application/json" or kind.endswith("+json")
+        # Routes may read a body without a type as JSON too.
+        return kind in ("", "application/json") or kind.endswith("+json")
 
     def _error(self, path: str, body: bytes) -> FieldError | None:
         if not any(word in body for word in self._words):
@@ -82,6 +84,10 @@ class TreeGuard:
             remedy = f"Send it to {_listed(self._routes)}, or name the model itself."
             allowed = f"no name that stands for a `tree`, at {path}"
             return FieldError("model", model, allowed, remedy)
+        adapter = value.get("lora_name")
+        if isinstance(adapter, str) and adapter in self._aliases.names:
+            allowed = "a name that does not stand for a `tree`"
+            return FieldError("lora_name", adapter, allowed, "Load it under another name.")
         if _has_key(value, ENTROPY_KEY):
             return FieldError(ENTROPY_KEY, "set", "nothing: it is the server's", "Leave it out.")
         return None

@@ -93,6 +93,31 @@ async def test_the_first_path_of_each_tree_comes_before_the_second_of_any():
     assert governor.num_live == 0
 
 
+async def test_a_lower_priority_comes_first_and_then_the_shares_are_fair():
+    gate, governor = Gate(), Governor(1)
+    plain_one, urgent, other = (
+        GovernedEngine(gate, governor.seat(priority), ignore) for priority in (0, -1, -1)
+    )
+    tasks = start(plain_one, "a1", "a2")
+    await settle()
+    tasks += start(urgent, "b1", "b2") + start(other, "c1")
+    for name in ("a1", "b1", "b2", "c1"):
+        await settle()
+        gate.ends[name].set()
+    await settle()
+    assert gate.begun == ["a1", "b1", "b2", "c1", "a2"], "b and c are equals while neither runs"
+    await end_all(gate, tasks)
+
+
+async def test_a_crowded_cache_does_not_hold_a_first_path_behind_a_lower_priority():
+    gate, governor = Gate(), Governor(4, lambda: True)
+    urgent, plain_one = (GovernedEngine(gate, governor.seat(n), ignore) for n in (-1, 0))
+    tasks = start(urgent, "a1", "a2") + start(plain_one, "b1", "b2")
+    await settle()
+    assert gate.begun == ["a1", "b1"]
+    await end_all(gate, tasks)
+
+
 async def test_a_path_given_up_while_it_waits_never_reaches_the_engine():
     gate, governor = Gate(), Governor(1)
     engine = GovernedEngine(gate, governor.seat(), ignore)

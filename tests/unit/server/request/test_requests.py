@@ -90,6 +90,7 @@ def test_the_range_of_width_is_this_servers(width):
         ({"background": True}, "background"),
         ({"n": 17}, "n"),
         ({"n": 0}, "n"),
+        ({"n": 2, "temperature": 0}, "n"),
     ],
 )
 def test_what_a_tree_cannot_honour_is_refused(fields, name):

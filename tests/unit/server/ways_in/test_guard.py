@@ -107,6 +107,13 @@ def test_a_name_that_stands_for_a_tree_is_refused_like_one(model):
     assert refused(json.dumps({"model": model}, ensure_ascii=False).encode()) == "model"
 
 
+def test_no_adapter_is_loaded_under_the_name_of_a_tree():
+    path = "/v1/load_lora_adapter"
+    assert refused(dumped({"lora_name": "m-tree", "lora_path": "/a"}), path=path) == "lora_name"
+    messages, seen, _ = posted(dumped({"lora_name": "m", "lora_path": "/tree"}), path=path)
+    assert seen == messages
+
+
 def test_nobody_names_our_shared_memory():
     body = {"sampling_params": [{"extra_args": {ENTROPY_KEY: 1}}]}
     assert refused(dumped(body)) == ENTROPY_KEY
@@ -130,7 +137,8 @@ def test_routes_that_take_a_tree_look_themselves(path):
 def test_only_json_is_read():
     messages, seen, _ = posted(dumped({"tree": {}}), kind="multipart/form-data; boundary=x")
     assert seen == messages
-    assert refused(dumped({"tree": {}}), kind="application/json; charset=utf-8") == "tree"
+    for kind in ("application/json; charset=utf-8", "application/vnd.api+json", ""):
+        assert refused(dumped({"tree": {}}), kind=kind) == "tree"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
