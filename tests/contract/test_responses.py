@@ -63,6 +63,15 @@ def test_a_stream_says_what_the_whole_answer_says(respond, width):
     assert last.response.usage.output_tokens == last.response.tree["stats"]["generated_tokens"]
 
 
+def test_the_options_of_its_own_streams_are_no_fault(respond):
+    events = list(
+        respond(
+            EVEN, max_output_tokens=8, stream=True, stream_options={"include_obfuscation": False}
+        )
+    )
+    assert events[-1].type == "response.completed"
+
+
 def test_the_sdks_accumulator_reads_a_tree(client):
     extra = {"tree": EVEN, "seed": 3}
     options = {"model": MODEL, "input": "hi", "max_output_tokens": 40, "extra_body": extra}

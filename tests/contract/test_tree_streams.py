@@ -96,6 +96,15 @@ def test_usage_comes_last_and_counts_every_token_once(ask):
     assert all(getattr(chunk, "usage", None) is None for chunk in stream.chunks[:-1])
 
 
+def test_with_continuous_usage_every_chunk_counts_the_tree_so_far(ask):
+    wanted = {"include_usage": True, "continuous_usage_stats": True}
+    stream = read(ask, n=4, stream_options=wanted)
+    counts = [chunk.usage.completion_tokens for chunk in stream.chunks]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, stream.tree["stats"]["generated_tokens"])
+    assert len({chunk.usage.prompt_tokens for chunk in stream.chunks}) == 1
+
+
 def test_a_seeded_stream_says_what_the_whole_answer_says(ask):
     whole = ask(EVEN, n=1, max_tokens=60, seed=11)
     stream = read(ask, n=1, seed=11)

@@ -58,6 +58,11 @@ class TreeAnswer:
             return [self.outcome.of_path(path) for path in self._streamed]
         return self.outcome.choices(self._plan.request.num_choices)
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self._plan.job.prompt_token_ids)
+
     def num_tokens(self) -> int:
         """Tokens generated so far; once the tree has ended, exactly."""
         if self._outcome is None:

@@ -8,7 +8,6 @@ nothing arrives, a chunk with an empty delta keeps the connection alive. It samp
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 from collections.abc import AsyncGenerator
@@ -43,6 +42,11 @@ class StreamedTree(Protocol):
     @property
     def has_news(self) -> bool:
         """Whether a choice was opened that no progress chunk has told of."""
+        ...
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
         ...
 
     def num_tokens(self) -> int:
@@ -94,11 +98,13 @@ class TreeStream:
         tree: The tree being streamed.
         frame: For chunks of our own.
         num_choices: Choices that get a last chunk each; further ones only where they begin.
+        counts_always: Whether every chunk carries usage (`continuous_usage_stats`).
     """
 
     tree: StreamedTree
     frame: Frame
     num_choices: int
+    counts_always: bool = False
     _held: dict[str, Any] | None = None
     _finished: set[int] = field(default_factory=set)
     _unbegun: dict[int, str] = field(default_factory=dict)
@@ -124,15 +130,24 @@ class TreeStream:
         return [*news, *self._passed(piece)]
 
     def _progress(self) -> str:
-        return _line({**self.frame.chunk(0), "tree": self.tree.progress()})
+        return _line(self._own(0, {"tree": self.tree.progress()}))
+
+    def _own(self, index: int, more: dict[str, Any], **fields: Any) -> dict[str, Any]:
+        """A chunk that vLLM did not write: an empty choice with `fields`, and `more` beside it."""
+        chunk = {**self.frame.chunk(index, **fields), **more}
+        if self.counts_always:
+            chunk["usage"] = self._counted({"prompt_tokens": self.tree.num_prompt_tokens})
+        return chunk
+
+    def _counted(self, usage: dict[str, Any]) -> dict[str, Any]:
+        count_tokens(usage, self.tree.num_tokens(), self.tree.num_cached())
+        return usage
 
     def _passed(self, piece: str) -> list[str]:
         """The lines to send now; a chunk that may be the last one waits for the next."""
         if self._is_early(piece):
             return []
-        lines = [] if self._held is None else [_line(self._held)]
-        self._held = None
-        lines += self._begin(piece)
+        lines = [_line(chunk) for chunk in self._released()] + self._begin(piece)
         if '"finish_reason":"' not in piece and '"usage":{' not in piece:
             return [*lines, piece]
         chunk = json.loads(piece.removeprefix(_PREFIX))
@@ -143,18 +158,25 @@ class TreeStream:
             self._finished.add(choice["index"])
             choice["tree"] = self.tree.choice(choice["index"])
         if chunk.get("usage"):
-            count_tokens(chunk["usage"], self.tree.num_tokens(), self.tree.num_cached())
+            self._counted(chunk["usage"])
         if chunk["choices"] and not ending:
             return [*lines, _line(chunk)]
         self._held = chunk
         return lines
+
+    def _released(self) -> list[dict[str, Any]]:
+        """The chunk that was held, if there is one, with the count as it is now."""
+        chunk, self._held = self._held, None
+        if chunk is not None and chunk.get("usage"):
+            self._counted(chunk["usage"])
+        return [] if chunk is None else [chunk]
 
     def _is_early(self, piece: str) -> bool:
         """Whether a piece only names the role of a choice that may never begin; it is kept."""
         if '"role":"' not in piece:
             return False
         index = json.loads(piece.removeprefix(_PREFIX))["choices"][0]["index"]
-        if index < self.num_choices:
+        if index < self.num_choices or index in self._unbegun or index in self._begun:
             return False
         self._unbegun[index] = piece
         return True
@@ -166,12 +188,16 @@ class TreeStream:
             return []
         index = int(match[1])
         self._begun.add(index)
-        return [self._unbegun.pop(index)] if index in self._unbegun else []
+        if index not in self._unbegun:
+            return []
+        role = json.loads(self._unbegun.pop(index).removeprefix(_PREFIX))
+        if role.get("usage"):  # as of when the stream began
+            self._counted(role["usage"])
+        return [_line(role)]
 
     def _last(self) -> list[dict[str, Any]]:
         report = self.tree.report()
-        chunks = [] if self._held is None else [self._held]
-        self._held = None
+        chunks = self._released()
         if report is None:
             return chunks
         chunks += self._unused()
@@ -184,7 +210,7 @@ class TreeStream:
         missing = sorted((set(range(self.num_choices)) | self._begun) - self._finished)
         self._finished.update(missing)
         return [
-            self.frame.chunk(index, finish_reason="stop", tree=self.tree.choice(index))
+            self._own(index, {}, finish_reason="stop", tree=self.tree.choice(index))
             for index in missing
         ]
 
@@ -219,6 +245,7 @@ async def with_silences(
             step = asyncio.ensure_future(anext(items, _END))
     finally:
         step.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await step
+        await asyncio.wait({step})
+        if not step.cancelled():
+            step.exception()  # raised above already, or nobody is there to hear it
         await items.aclose()

@@ -7,17 +7,18 @@ answers are lists of choices; `/v1/responses` has its own in `responses.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from treepo_server.response.report import TreeAnswer
 from treepo_server.response.sse import Frame, TreeStream, count_tokens
 from treepo_server.trees.client import TreeClient
+from treepo_server.ways_in.streams import OwnedStream
 
 
 class Face(Protocol):
@@ -67,14 +68,15 @@ class ChoicesFace:
         """VLLM's chunks, with progress, the ends of choices and the whole tree."""
         name: str = raw_request.state.request_metadata.request_id
         frame = self.frame(name, int(time.time()), model)
-        stream = TreeStream(client.answer, frame, client.num_choices)
+        asked = client.request
+        stream = TreeStream(client.answer, frame, asked.num_choices, asked.counts_always)
         lines = _lines(stream, answer, client.answer, raw_request)
-        return StreamingResponse(lines, media_type="text/event-stream")
+        return OwnedStream(lines, lines)
 
 
 async def _lines(
     stream: TreeStream, chunks: AsyncGenerator[str, None], tree: TreeAnswer, raw_request: Request
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """The lines of a stream; where the caller leaves, vLLM's generator ends, and its tree."""
     async with aclosing(stream.events(chunks)) as lines:
         async for line in lines:

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import Response
 from vllm.exceptions import GracefulHTTPError
 
 from treepo.errors import TreePOError
 from treepo_server.response.errors import reply
 from treepo_server.response.sse import PROGRESS_INTERVAL_S, with_silences
 from treepo_server.trees.client import TreeClient
+from treepo_server.ways_in.streams import OwnedStream
 
 NUM_OPENING = 2
 """Events that vLLM sends before it asks the engine: `response.created`, `response.in_progress`."""
@@ -84,21 +84,6 @@ class Begun:
         if not self._step.cancelled():
             self._step.exception()  # what it was has been said, or nobody is there to hear it
         await self._events.aclose()
-
-
-class OwnedStream(StreamingResponse):
-    """A stream of events whose source ends with it, even where its first line was never sent."""
-
-    def __init__(self, lines: AsyncIterator[str], source: Begun) -> None:
-        super().__init__(lines, media_type="text/event-stream")
-        self._source = source
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._source.aclose()
 
 
 async def _lines(opening: list[Any], rest: Begun, client: TreeClient) -> AsyncIterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,7 +20,11 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.entrypoints.serve.utils.api_utils import load_aware_call, with_cancellation
+from vllm.entrypoints.serve.utils.api_utils import (
+    load_aware_call,
+    should_include_usage,
+    with_cancellation,
+)
 from vllm.v1.engine.exceptions import EngineDeadError as VllmEngineDeadError
 
 from treepo.errors import EngineDeadError, TreePOError, UnsupportedError
@@ -99,9 +103,11 @@ class TreeRoute:
 
     async def _sampled(self, request: Any, raw_request: Request) -> Response:
         service: TreeService = raw_request.app.state.treepo
-        asked = read_request(request, service.limits, is_single=self.face.is_single)
-        client = TreeClient(service, asked)
         handler = copy.copy(getattr(raw_request.app.state, self.handler))
+        asked = read_request(request, service.limits, is_single=self.face.is_single)
+        if not self.face.is_single:
+            asked = replace(asked, counts_always=_counts_always(request, handler))
+        client = TreeClient(service, asked)
         handler.engine_client = client
         answer = await getattr(handler, self.method)(_with_indices(request, asked), raw_request)
         if isinstance(answer, ErrorResponse):
@@ -110,6 +116,13 @@ class TreeRoute:
             return JSONResponse(self.face.completed(answer, client, raw_request))
         model = handler.models.model_name(handler.models.lora_requests.get(request.model))
         return await self.face.streamed(answer, client, raw_request, model)
+
+
+def _counts_always(request: Any, handler: Any) -> bool:
+    """Whether vLLM's handler puts usage into every chunk of a stream."""
+    is_forced = getattr(handler, "enable_force_include_usage", False)
+    _, is_continuous = should_include_usage(getattr(request, "stream_options", None), is_forced)
+    return bool(is_continuous)
 
 
 def _with_indices(request: Any, asked: TreeRequest) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import pytest
@@ -13,18 +13,20 @@ FRAME = chat_frame("chatcmpl-1", 7, "m")
 
 
 class FakeTree:
-    """What a stream asks of its tree."""
-
-    def __init__(self, report: dict[str, Any] | None) -> None:
-        self._report = report
+    """What a stream asks of its tree, of `seen` tokens at each look, then of 40."""
 
     has_news = False
+    num_prompt_tokens = 5
+
+    def __init__(self, report: dict[str, Any] | None, seen: Iterable[int] = ()) -> None:
+        self._report = report
+        self._seen = iter(seen)
 
     def progress(self) -> dict[str, Any]:
         return {"progress": {}}
 
     def num_tokens(self) -> int:
-        return 40
+        return next(self._seen, 40)
 
     def num_cached(self) -> int:
         return 3
@@ -106,8 +108,8 @@ def test_cached_tokens_are_those_of_the_tree():
     assert chunks[-1]["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
 
 
-def role(index: int) -> str:
-    return line(choices=[{"index": index, "delta": {"role": "assistant", "content": ""}}])
+def role(index: int, **fields: Any) -> str:
+    return line(choices=[{"index": index, "delta": {"role": "assistant", "content": ""}}], **fields)
 
 
 def test_a_further_choice_shows_only_once_it_begins():
@@ -115,6 +117,14 @@ def test_a_further_choice_shows_only_once_it_begins():
     chunks = read([*begun, delta(1, "", "stop"), DONE], 1, {"winner": 1})
     assert [c["choices"][0]["index"] for c in chunks] == [0, 0, 1, 1, 1]
     assert "role" in chunks[2]["choices"][0]["delta"]
+
+
+def test_no_text_of_a_further_choice_is_taken_for_its_role():
+    called = {"index": 1, "delta": {"role": "assistant", "content": "b"}}
+    begun = [role(0), role(1), line(choices=[called]), line(choices=[called])]
+    chunks = read([*begun, delta(0, "a", "stop"), delta(1, "", "stop"), DONE], 1, {})
+    texts = [c["choices"][0]["delta"].get("content") for c in chunks if c["choices"]]
+    assert texts == ["", "", "b", "b", "a", ""]
 
 
 def test_a_further_choice_that_began_ends_too():
@@ -127,6 +137,29 @@ def test_continuous_usage_counts_the_whole_tree():
     usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
     chunks = read([delta(0, "a", usage=usage), delta(0, "", "stop"), DONE], 1, {})
     assert chunks[0]["usage"]["completion_tokens"] == 40
+
+
+def test_with_continuous_usage_every_chunk_carries_it_and_no_count_falls():
+    usage = {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}
+    pieces = [
+        role(0, usage=usage),
+        role(1, usage=usage),
+        delta(0, "a", usage=usage),
+        delta(0, "", "stop", usage=usage),
+        delta(1, "b", usage=usage),
+        DONE,
+    ]
+
+    async def lines() -> list[str]:
+        stream = TreeStream(FakeTree({}, range(30)), FRAME, 1, counts_always=True)
+        return [piece async for piece in stream.events(given(pieces))]
+
+    chunks = [json.loads(line.removeprefix("data: ")) for line in asyncio.run(lines())[:-1]]
+    assert [c["choices"][0]["index"] for c in chunks] == [0, 0, 0, 0, 1, 1, 1]
+    assert {c["usage"]["prompt_tokens"] for c in chunks} == {5}
+    counts = [c["usage"]["completion_tokens"] for c in chunks]
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[0]
 
 
 def test_a_failed_tree_leaves_vllms_error_as_it_is():
@@ -168,6 +201,21 @@ def test_a_caller_who_leaves_ends_vllms_generator():
 
     asyncio.run(scenario())
     assert closed == [True]
+
+
+def test_a_generator_that_failed_unheard_is_no_second_failure():
+    async def failing() -> AsyncGenerator[str, None]:
+        yield delta(0, "a")
+        raise RuntimeError("nobody hears it")
+
+    async def scenario() -> None:
+        events = TreeStream(FakeTree({}), FRAME, 1).events(failing())
+        await anext(events)
+        await anext(events)
+        await asyncio.sleep(0)
+        await events.aclose()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("frame", [chat_frame, completion_frame])
