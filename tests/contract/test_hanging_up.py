@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 
 import pytest
+from openai import APITimeoutError
 
 from tests.contract.conftest import MAX_LENGTH, MAX_WIDTH, MESSAGES, MODEL, PROMPT
 from tests.support.server import metric_in
@@ -49,6 +50,14 @@ def test_nothing_runs_once_the_caller_has_left(server, path, num_choices, is_str
         server.wait_for(WIDTH, START_LIMIT_S)
     server.wait_for(0, GONE_LIMIT_S)
     assert server.metric("kv_cache_usage_perc") == 0
+
+
+def test_a_request_that_times_out_in_the_sdk_ends_its_tree(server, client):
+    asked = json.loads(long_request("/v1/chat/completions", 1, is_stream=False)[0])
+    extra = {name: asked.pop(name) for name in ("tree", "ignore_eos")}
+    with pytest.raises(APITimeoutError):
+        client.chat.completions.create(**asked, extra_body=extra, timeout=1.0)
+    server.wait_for(0, GONE_LIMIT_S)
 
 
 def test_other_trees_are_not_touched(server, chat):

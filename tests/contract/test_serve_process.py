@@ -6,6 +6,7 @@ of a server stand in order.
 
 import json
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +17,8 @@ import pytest
 
 from tests.support import tiny_chat
 from tests.support.server import Server, metric_in, serve
+from tests.support.spans import ENVIRONMENT as TRACED
+from tests.support.spans import receive_spans
 
 pytestmark = pytest.mark.contract
 
@@ -54,13 +57,20 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pair(model, tmp_path_factory):
-    """Two API processes behind a key, with few slots."""
+def spans():
+    """Where the pair sends its spans."""
+    with receive_spans() as spans:
+        yield spans
+
+
+@pytest.fixture(scope="module")
+def pair(model, spans, tmp_path_factory):
+    """Two API processes behind a key, with few slots, that are traced."""
     flags = ["--served-model-name", "tiny", "--kv-cache-memory-bytes", "64M"]
     flags += ["--api-key", KEY, "--api-server-count", "2", "--log-json"]
     flags += ["--tree-max-live-paths", str(SLOTS), "--tree-max-waiting", "2"]
-    flags += ["--tree-drain-s", str(GRACE_S)]
-    with serve(model, tmp_path_factory.mktemp("pair") / "log", *flags) as server:
+    flags += ["--tree-drain-s", str(GRACE_S), "--otlp-traces-endpoint", spans.url]
+    with serve(model, tmp_path_factory.mktemp("pair") / "log", *flags, **TRACED) as server:
         yield server
 
 
@@ -152,6 +162,14 @@ def test_overload_is_refused_at_once_and_holds_up_nobody_when_it_ends(pair):
     assert post(pair, body(4, 40)).status_code == 200
 
 
+def test_a_tree_far_wider_than_its_slots_is_answered_whole(pair):
+    width = 8 * SLOTS
+    answer = post(pair, body(width, 8, n=width)).json()
+    assert answer["tree"]["finish"] == "complete"
+    assert len(answer["choices"]) == len(answer["tree"]["trajectories"]) == width
+    assert sum(t["weight"] for t in answer["tree"]["trajectories"]) == pytest.approx(1)
+
+
 def test_each_log_line_is_json_and_names_its_request(pair):
     with caller(pair) as http:
         answer = http.post(CHAT, json=body(2, 8), headers={"X-Request-Id": "findme"}).json()
@@ -160,6 +178,27 @@ def test_each_log_line_is_json_and_names_its_request(pair):
     ended = [r for r in records if r.get("request_id") == answer["id"]]
     assert answer["id"].endswith("findme")
     assert [r["message"].split(",")[0] for r in ended] == ["tree ended: complete"]
+
+
+def test_the_spans_of_a_tree_its_segments_and_its_paths_lie_below_the_callers(pair, spans):
+    trace, parent = f"{7:032x}", f"{9:016x}"
+    tree = {"width": 4, "root_branching": 2, "branching": "even", "segment_tokens": 32}
+    asked = body(4, 100, ignore_eos=True, tree={**tree, "include": ["nodes"]})
+    with caller(pair) as http:
+        headers = {"traceparent": f"00-{trace}-{parent}-01"}
+        answer = http.post(CHAT, json=asked, headers=headers).json()
+    nodes = answer["tree"]["nodes"]
+    num_paths = len({node["path"] for node in nodes})
+    seen = spans.of(trace, 1 + len(nodes) + num_paths)
+    (root,) = [span for span in seen if span.name == "treepo.tree"]
+    assert root.parent_span_id.hex() == parent
+    segments = [span for span in seen if span.name == "treepo.segment"]
+    paths = [span for span in seen if span.name == "llm_request"]
+    assert (len(segments), len(paths)) == (len(nodes), num_paths)
+    assert {span.parent_span_id for span in [*segments, *paths]} == {root.span_id}
+    for span in segments:
+        start, end = span.start_time_unix_nano, span.end_time_unix_nano
+        assert root.start_time_unix_nano <= start <= end <= root.end_time_unix_nano
 
 
 def test_told_to_stop_it_answers_what_runs_and_takes_nothing_new(pair):
@@ -198,20 +237,39 @@ def test_a_full_cache_delays_a_tree_and_costs_it_nothing(crowded):
     assert metric_in(crowded.read("/metrics"), "vllm:num_preemptions_total") > 0
 
 
+def read_until_it_fails(server, path, request, has_begun):
+    """The events of a stream to its end, whatever ends it; a barrier is met at the first one."""
+    with caller(server) as http, http.stream("POST", path, json=request) as stream:
+        lines = stream.iter_lines()
+        seen = [next(lines)]
+        has_begun.wait(WAIT_LIMIT_S)
+        seen += lines
+    return [json.loads(line.removeprefix("data: ")) for line in seen if line.startswith("data: {")]
+
+
 def test_a_dead_engine_fails_its_trees_its_health_and_the_process(crowded):
     processes = below(crowded)
     (engine,) = [p for p in processes if p.name().startswith("VLLM::EngineCor")]
-    with ThreadPoolExecutor(2) as pool, caller(crowded) as http:
+    has_begun = threading.Barrier(3)
+    response = long_body(8, stream=True, input="hi", max_output_tokens=900)
+    del response["messages"], response["max_tokens"]
+    with ThreadPoolExecutor(3) as pool:
         whole = pool.submit(post, crowded, long_body(32))
-        with http.stream("POST", CHAT, json=long_body(32, stream=True, n=32)) as stream:
-            wait_until(crowded, lambda text: metric_in(text, "treepo_running_trees") == 2)
-            lines = stream.iter_lines()
-            first = next(lines)
-            engine.kill()
-            rest = [first, *lines]
+        chat, events = (
+            pool.submit(read_until_it_fails, crowded, path, request, has_begun)
+            for path, request in (
+                (CHAT, long_body(32, stream=True, n=32)),
+                ("/v1/responses", response),
+            )
+        )
+        wait_until(crowded, lambda text: metric_in(text, "treepo_running_trees") == 3)
+        has_begun.wait(WAIT_LIMIT_S)
+        engine.kill()
         assert whole.result().status_code == 503
-    said = [json.loads(line.removeprefix("data: ")) for line in rest if line.startswith("data: {")]
-    assert said[-1].get("error", said[-1]).get("code") == 503, said[-3:]
+        said = chat.result()
+        assert said[-1].get("error", said[-1]).get("code") == 503, said[-3:]
+        last = events.result()[-1]
+    assert (last["type"], last["response"]["status"]) == ("response.failed", "failed"), last
     with suppress(httpx.TransportError), caller(crowded) as http:
         assert http.get("/health").status_code == 503
     assert crowded.process.wait(END_LIMIT_S) == 1
