@@ -9,12 +9,11 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from treepo.answers.reader import parse_rule
-from treepo.commands.sample_config import settings
+from treepo.commands.arguments import add_settings, said_in, settings, validated
 from treepo.config import TreeConfig, parse_tree_config
-from treepo.errors import ConfigError
 from treepo.local.embedded import MODEL_NAME
 from treepo.verdict.plans import INDEPENDENT, POOL, Plan, replayed_plans
 
@@ -95,26 +94,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", help="folder or hub name; default: the embedded model")
     parser.add_argument("--base-url", help="a running server instead, with /v1")
     parser.add_argument("--api-key", help="the server's key")
-    parser.add_argument(
-        "--tree",
-        action="append",
-        default=[],
-        metavar="JSON|KEY=VALUE",
-        help="tree settings to judge, for example width=8; may be repeated",
-    )
+    add_settings(parser, "--tree", "tree settings to judge, for example width=8")
     parser.add_argument("-o", "--output", help="folder for trees, results, plots (treepo-bench)")
     parser.add_argument("--max-tokens", help="most tokens of a trajectory (1024)")
     parser.add_argument("--temperature", help="sampling temperature (1.0)")
     parser.add_argument("--top-p", help="nucleus (1.0)")
     parser.add_argument("--concurrency", help="trees at one time (8)")
     parser.add_argument("--limit", help="only the first so many prompts")
-    parser.add_argument(
-        "--vllm",
-        action="append",
-        default=[],
-        metavar="JSON|KEY=VALUE",
-        help="arguments of vLLM's engine; may be repeated",
-    )
+    add_settings(parser, "--vllm", "arguments of vLLM's engine")
 
 
 def parse(args: Namespace) -> BenchConfig:
@@ -124,14 +111,7 @@ def parse(args: Namespace) -> BenchConfig:
         ConfigError: An argument is out of range; it names the argument.
         FieldError: A tree setting is; it names the setting.
     """
-    said = {name: value for name, value in vars(args).items() if value is not None}
-    said.pop("command", None)
-    said["vllm"] = settings("--vllm", args.vllm)
+    said = said_in(args)
     said["tree"] = settings("--tree", args.tree)
     parse_rule(parse_tree_config(said["tree"]).answer)
-    try:
-        return BenchConfig.model_validate(said)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0]).replace("_", "-")
-        raise ConfigError(f"`--{name}` is {first['input']!r}: {first['msg']}") from None
+    return validated(BenchConfig, said)

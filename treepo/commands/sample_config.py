@@ -5,18 +5,15 @@ It starts nothing. An option is a field of `SampleConfig` and a line in `add_arg
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from treepo.answers.reader import parse_rule
+from treepo.commands.arguments import add_settings, said_in, settings, validated
 from treepo.config import TreeConfig, parse_tree_config
-from treepo.errors import ConfigError
 from treepo.local.embedded import MODEL_NAME
 
 
@@ -73,13 +70,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", required=True, help="rollout file; it is added to")
     parser.add_argument("--model", help="folder or hub name; default: the embedded model")
-    parser.add_argument(
-        "--tree",
-        action="append",
-        default=[],
-        metavar="JSON|KEY=VALUE",
-        help="tree settings, for example width=8 or '{\"width\": 8}'; may be repeated",
-    )
+    add_settings(parser, "--tree", "tree settings, for example width=8 or '{\"width\": 8}'")
     parser.add_argument("--max-tokens", help="most tokens of a trajectory (1024)")
     parser.add_argument("--temperature", help="sampling temperature (1.0)")
     parser.add_argument("--top-p", help="nucleus (1.0)")
@@ -87,13 +78,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", help="makes a rerun draw the same trees where it can")
     parser.add_argument("--concurrency", help="trees at one time; default: as many as fit")
     parser.add_argument("--limit", help="only the first so many prompts")
-    parser.add_argument(
-        "--vllm",
-        action="append",
-        default=[],
-        metavar="JSON|KEY=VALUE",
-        help="arguments of vLLM's engine, for example tensor_parallel_size=2; may be repeated",
-    )
+    add_settings(parser, "--vllm", "arguments of vLLM's engine, for example tensor_parallel_size=2")
 
 
 def parse(args: Namespace) -> SampleConfig:
@@ -103,38 +88,7 @@ def parse(args: Namespace) -> SampleConfig:
         ConfigError: An argument is out of range; it names the argument.
         FieldError: A tree setting is; it names the setting.
     """
-    said = {name: value for name, value in vars(args).items() if value is not None}
-    said.pop("command", None)
-    said["vllm"] = settings("--vllm", args.vllm)
+    said = said_in(args)
     said["tree"] = parse_tree_config(settings("--tree", args.tree))
     parse_rule(said["tree"].answer)
-    try:
-        return SampleConfig.model_validate(said)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0]).replace("_", "-")
-        raise ConfigError(f"`--{name}` is {first['input']!r}: {first['msg']}") from None
-
-
-def settings(option: str, words: Sequence[str]) -> dict[str, Any]:
-    """Repeated JSON objects and `key=value` pairs as one object, later ones first.
-
-    Raises:
-        ConfigError: A word is neither; it names the option.
-    """
-    found: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if equals and name.isidentifier():
-            found[name] = _value(value)
-        elif isinstance(given := _value(word), dict):
-            found |= given
-        else:
-            raise ConfigError(f"`{option}` is {word!r}; write key=value or a JSON object")
-    return found
-
-
-def _value(text: str) -> Any:
-    with suppress(json.JSONDecodeError):
-        return json.loads(text)
-    return text
+    return validated(SampleConfig, said)
