@@ -106,6 +106,9 @@ def _outstanding(growth: Growth) -> Outstanding:
     pending = [path for path in growth.paths if path.finish is None or _is_unread(path)]
     unopened = width - sum(wave.width for wave in growth.waves)
     may_fall_back = config.fallback != "none"
+    # The slot of a path that will be pruned goes to a late leaf; the paper's budget hands it on.
+    may_reuse = config.prune != "none" and not config.is_paper_policy
+    is_open = may_fall_back or may_reuse or unopened > 0
     if may_fall_back or config.is_paper_policy:
         slots = width - len(_voters(growth))
     else:
@@ -113,8 +116,8 @@ def _outstanding(growth: Growth) -> Outstanding:
     return Outstanding(
         slots=slots,
         mass=sum(p.mass for p in pending if not p.is_late) + unopened / width,
-        may_open_late=may_fall_back or unopened > 0 or growth.has_late,
-        logprob=math.inf if may_fall_back or unopened else _log_sum(pending),
+        may_open_late=is_open or growth.has_late,
+        logprob=math.inf if is_open else _log_sum(pending),
     )
 
 

@@ -17,6 +17,7 @@ from treepo.votes.voting import choose
 
 NUM_PAIRS = 20_000
 BATCH = 250
+PRUNED = {"prune": "confidence", "prune_window": 8, "prune_warmup": 1, "prune_quantile": 0.5}
 POLICIES = [
     {"branching": "entropy", "vote": "majority", "entropy_threshold": 0.5},
     {"branching": "entropy", "vote": "weighted", "branching_factor": 3},
@@ -24,6 +25,7 @@ POLICIES = [
     {"branching": "entropy", "vote": "weighted", "start": 2, "root_branching": 2},
     {"branching": "entropy", "vote": "confidence", "root_branching": 2},
     {"branching": "entropy", "vote": "likelihood"},
+    {"branching": "entropy", "vote": "weighted", "root_branching": 3} | PRUNED,
     {"branching": "even", "vote": "majority", "fallback": "none"},
     {"branching": "even", "vote": "weighted", "fallback": "none"},
     {"branching": "low_prob", "vote": "weighted", "root_branching": 3, "fallback": "none"},
@@ -66,7 +68,8 @@ async def pairs(numbers: range, fields: dict) -> list[tuple[Tree, Tree]]:
             Script(chunk_tokens=2, block_size=2, delay=lambda ids: sum(ids) % 3),
         )
         config = TreeConfig(width=6, segment_tokens=2, until=until, **fields)
-        job = Job([7], Sampling(8, seed=number), config, texts=Texts(Letters(), LastLetter()))
+        longest = Sampling(24 if "prune" in fields else 8, seed=number)
+        job = Job([7], longest, config, texts=Texts(Letters(), LastLetter()))
         return await sample_tree(engine, job)
 
     trees = await asyncio.gather(
