@@ -265,4 +265,8 @@ def _total(values: Sequence[float], node: Node) -> float:
 
 
 def _uncertainty(tree: Tree, trajectory: Trajectory) -> list[float]:
-    return [value for node in tree.lineage(trajectory.leaf) for value in node.uncertainty]
+    """Of each position, nan where the engine gave none; empty where it gave none at all."""
+    parts = [(n.uncertainty, len(n.token_ids)) for n in tree.lineage(trajectory.leaf)]
+    if not any(values for values, _ in parts):
+        return []
+    return [value for values, length in parts for value in values or (math.nan,) * length]

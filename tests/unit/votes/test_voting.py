@@ -230,3 +230,17 @@ def test_votes_by_confidence_weigh_a_certain_leaf_more():
     assert winner.answer == "a"
     sure, unsure = math.exp(-0.01), math.exp(-2)
     assert winner.agreement == pytest.approx(sure / (sure + 2 * unsure))
+
+
+def test_a_leaf_is_as_sure_in_the_record_as_it_was_while_the_tree_grew():
+    # The trunk's uncertainty is known and the child's is not: 2 uncertain tokens of a window of 4.
+    nodes = (
+        Node(0, None, 0, 0, (1, 2), uncertainty=(1.0, 1.0)),
+        Node(1, 0, 1, 2, (3, 4), finish=Finish.EOS),
+    )
+    leaves = (Trajectory(1, Finish.EOS, 1.0, answer="a"),)
+    settings = {"prune_window": 4}
+    tree = Tree("t", (), nodes, leaves, TreeFinish.COMPLETE, True, "entropy", settings=settings)
+    (ballot,) = ballots_of(tree, "confidence")
+    growing = leaf_confidence([1.0, 1.0, math.nan, math.nan], 4)
+    assert ballot.confidence == growing == pytest.approx(math.exp(-0.5))
