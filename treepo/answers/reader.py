@@ -86,8 +86,9 @@ def parse_rule(answer: str | dict[str, str]) -> Rule:
     kind, rule = next(iter(answer.items()))
     if kind == "regex":
         _check_pattern(rule)
-    elif not all(rule.split(".")):
-        raise FieldError(_FIELD, answer, "a dotted field name", 'Send {"json": "result.value"}.')
+    elif not all(rule.split(".")) or len(rule) > _LONGEST_PATTERN_CHARS:
+        allowed = f"a dotted field name of at most {_LONGEST_PATTERN_CHARS} characters"
+        raise FieldError(_FIELD, answer, allowed, 'Send {"json": "result.value"}.')
     return Rule(kind, rule)
 
 

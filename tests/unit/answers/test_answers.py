@@ -182,6 +182,7 @@ async def test_an_installed_extractor_is_called_by_name_and_contained(extractors
         {"regex": "a{99999999999999}"},
         {"json": ""},
         {"json": "a..b"},
+        {"json": "a." + "9" * 5000},
         {"regex": "\ud800"},
         {"\udfff": "a"},
     ],
