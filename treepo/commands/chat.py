@@ -6,33 +6,36 @@ winner of each tree is what the next question builds on.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from typing import Any
 
-from openai import OpenAI, OpenAIError
+from openai import APIConnectionError, OpenAI, OpenAIError
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from treepo.commands.arguments import add_settings, settings
 from treepo.commands.growing import Growing
 from treepo.config import parse_tree_config
-from treepo.drawing import draw, draw_tree
-from treepo.errors import ConfigError, EngineError
+from treepo.drawing import draw, draw_tree, readable
+from treepo.errors import EngineError
 
+BASE_URL = "http://127.0.0.1:8000/v1"
+TREE: Mapping[str, Any] = {"width": 8, "include": ["nodes", "texts"]}
 _FRAME_S = 0.125
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of `treepo chat`."""
     parser.add_argument("question", nargs="?", help="one question; without it, a conversation")
-    parser.add_argument("--base-url", default="http://127.0.0.1:8000/v1", help="the server's")
+    parser.add_argument("--base-url", default=BASE_URL, help=f"the server's ({BASE_URL})")
     parser.add_argument("--api-key", help="default: the variable TREEPO_API_KEY, or none")
-    parser.add_argument("--model", help="default: the first one that the server has")
-    parser.add_argument("--tree", default='{"width": 8}', help="the `tree` object, as JSON")
-    parser.add_argument("--max-tokens", type=int, default=512, help="most tokens of a path")
+    parser.add_argument("--model", help="default: the first that the server has")
+    add_settings(parser, "--tree", "tree settings, for example until=settled; width is 8")
+    parser.add_argument("--max-tokens", type=int, default=512, help="most tokens of a path (512)")
     parser.add_argument("--temperature", type=float, help="default: the model's")
     parser.add_argument("--seed", type=int, help="to see the same trees again")
 
@@ -41,7 +44,7 @@ def run(args: Namespace) -> int:
     """Asks, draws, answers; returns 0.
 
     Raises:
-        ConfigError: `--tree` is not a JSON object.
+        ConfigError: `--tree` is neither a JSON object nor key=value.
         FieldError: A field of it is wrong.
         EngineError: The server cannot be reached, refuses the request or has no tree search.
     """
@@ -55,6 +58,9 @@ def run(args: Namespace) -> int:
                 answer(console, client, request, [_said("user", args.question)])
             else:
                 _converse(console, client, request)
+        except APIConnectionError:
+            message = f"no server answers at {args.base_url}: start one with `treepo serve MODEL`"
+            raise EngineError(f"{message}, or name another with --base-url") from None
         except OpenAIError as error:
             raise EngineError(f"{args.base_url}: {error}") from error
     return 0
@@ -85,7 +91,7 @@ def answer(
         raise EngineError("the server answered without a tree: start it with VLLM_PLUGINS=treepo")
     winner = growing.report.get("winner")
     text = growing.text(winner) if winner is not None else ""
-    console.print(draw(growing.report), "", Text(text), sep="\n")
+    console.print(draw(growing.report), "", Text(readable(text)), sep="\n")
     return text
 
 
@@ -108,14 +114,8 @@ def _converse(console: Console, client: OpenAI, request: dict[str, Any]) -> None
 
 def _request(args: Namespace) -> dict[str, Any]:
     """Everything but model and messages; every path is streamed."""
-    try:
-        tree = json.loads(args.tree)
-    except ValueError:
-        raise ConfigError(
-            f'--tree is not JSON: {args.tree!r}; for example {{"width": 8}}'
-        ) from None
+    tree = {**TREE, **settings("--tree", args.tree)}
     width = parse_tree_config(tree).width
-    tree = {"include": ["nodes", "texts"], **tree}
     sampling = {name: getattr(args, name) for name in ("max_tokens", "temperature", "seed")}
     return {
         "n": width,
