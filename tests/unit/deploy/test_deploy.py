@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tools import extras
+from tools import dockerfile, extras
 from treepo_server.observe import metrics
 
 ROOT = Path(__file__).parents[3]
@@ -32,10 +32,7 @@ def found(program):
     return str(beside) if beside.exists() else shutil.which(program)
 
 
-def targets():
-    """The last instructions of each final stage of the Dockerfile."""
-    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
-    return {re.search(r" AS ([\w-]+)", stage)[1]: stage for stage in stages}
+STAGES = {stage.name: stage for stage in dockerfile.read(DOCKERFILE)}
 
 
 def test_the_dockerfile_passes_its_linter():
@@ -49,11 +46,10 @@ def test_the_dockerfile_passes_its_linter():
 
 @pytest.mark.parametrize("target", ["gpu", "cpu"])
 def test_images_run_as_nobody_special_and_say_when_they_are_ill(target):
-    stage = targets()[target]
-    assert "USER 10001" in stage
-    assert "HEALTHCHECK" in stage
-    assert "/health" in stage
-    assert 'ENTRYPOINT ["treepo", "serve"]' in stage
+    last = {i.name: i.words for i in STAGES[target].instructions}
+    assert last["USER"] == "10001"
+    assert dockerfile.command(last["ENTRYPOINT"]) == ["treepo", "serve"]
+    assert "/health" in dockerfile.command(last["HEALTHCHECK"])[-1]
 
 
 def test_images_hold_no_weights():
@@ -83,7 +79,7 @@ def test_the_composition_is_whole_and_listens_at_home_only():
         assert all(port.startswith("127.0.0.1:") for port in service["ports"])
         assert "image" in service
         if "build" in service:
-            assert service["build"]["target"] in targets()
+            assert service["build"]["target"] in STAGES
             assert service["networks"]["default"]["aliases"] == ["treepo"]
         for volume in service["volumes"]:
             source = volume.split(":")[0]
