@@ -76,6 +76,12 @@ class Curve:
         rows = self.accuracy if problems is None else self.accuracy[problems]
         return float(np.interp(paths, np.arange(1, self.num_samples + 1), rows.mean(axis=0)))
 
+    def intervals(self, *, num_resamples: int = 2000, seed: int = 0) -> list[Interval]:
+        """The accuracy at 1, 2, ... N samples, each with its interval over problems."""
+        size = len(self.accuracy)
+        draws = np.random.default_rng(seed).integers(0, size, (num_resamples, size))
+        return [mean_interval(column, draws) for column in self.accuracy.T]
+
 
 def majority_curve(answers: Sequence[str | None], gold: str, seed: int = 0) -> Floats:
     """`[N]`, how often the majority of n samples drawn from these is right.

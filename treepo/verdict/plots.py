@@ -27,8 +27,11 @@ def plot_accuracy(verdict: Verdict, path: Path) -> None:
     """
     figure, axes = _figure()
     length = float(verdict.curve.lengths.mean())
-    counts = np.arange(1, verdict.curve.num_samples + 1)
-    axes.plot(counts * length, verdict.curve.accuracy.mean(axis=0), label="independent", color="k")
+    tokens_at = np.arange(1, verdict.curve.num_samples + 1) * length
+    points = verdict.curve.intervals()
+    axes.plot(tokens_at, [point.value for point in points], label="independent", color="k")
+    lows, highs = [point.low for point in points], [point.high for point in points]
+    axes.fill_between(tokens_at, lows, highs, color="k", alpha=0.12, linewidth=0)
     for row in verdict.rows:
         if row.plan == POOL:
             continue
@@ -39,7 +42,7 @@ def plot_accuracy(verdict: Verdict, path: Path) -> None:
         )
     axes.set_xlabel("generated tokens a problem")
     axes.set_ylabel("majority is right")
-    axes.set_title(f"{len(verdict.problems)} problems, bars are 95 %")
+    axes.set_title(f"{len(verdict.problems)} problems; band and bars are 95 %")
     axes.legend(fontsize="small")
     _save(figure, path)
 

@@ -61,3 +61,11 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         gap = compare(curve, np.full(100, 50.0), is_right, num_resamples=200, seed=seed).difference
         covered += gap.low <= truth <= gap.high
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_the_curve_has_an_interval_at_every_number_of_samples() -> None:
+    accuracy = np.array([[0.0, 0.5], [1.0, 0.5]])
+    curve = Curve(accuracy, accuracy, np.array([10.0, 10.0]))
+    first, second = curve.intervals(num_resamples=400)
+    assert (first.value, first.low, first.high) == (0.5, 0.0, 1.0)
+    assert (second.value, second.low, second.high) == (0.5, 0.5, 0.5)
