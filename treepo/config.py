@@ -69,7 +69,8 @@ class TreeConfig(BaseModel):
     )
     root_branching: int | Pair | None = _option(
         None,
-        "an integer from 1 to 1024, or [min, max]; null: `branching_factor`, or 1 for `entropy`",
+        "an integer from 1 to 1024, or [min, max]; null: `branching_factor`, or 1 for `entropy`"
+        " (`width` where `branching_factor` is 1)",
         "forks of the prompt (paper: init divergence)",
     )
     branching: Branching = _option(
@@ -129,7 +130,7 @@ class TreeConfig(BaseModel):
     until: Literal["complete", "settled"] | Share = _option(
         "complete",
         "`complete`, `settled` or a confidence above 0.5 and below 1",
-        "when the tree may end",
+        "when the tree may end; a confidence is overstated among problems that are nearly ties",
     )
     start: int | None = _option(
         None,
@@ -141,7 +142,8 @@ class TreeConfig(BaseModel):
     max_total_tokens: int | None = _option(
         None,
         "an integer of at least 1, or null",
-        "tokens the whole tree may generate; paths that run then may add a few chunks",
+        "tokens the whole tree may generate; each path that runs then may add up to two chunks"
+        " (of 16 tokens on vLLM)",
         ge=1,
     )
     deadline_ms: int | None = _option(
@@ -189,8 +191,10 @@ class TreeConfig(BaseModel):
 
     def _resolved_root(self, factor: int) -> int | tuple[int, int]:
         root = self.root_branching
-        if root is None:
-            return min(factor, self.width) if self.is_paper_policy else 1
+        if root is None and self.is_paper_policy:
+            return min(factor, self.width)
+        if root is None:  # paths that may not fork are independent samples
+            return self.width if factor == 1 else 1
         if isinstance(root, tuple):
             return min(root[0], self.width), min(root[1], self.width)
         return min(root, self.width)

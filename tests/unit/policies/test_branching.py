@@ -112,6 +112,25 @@ def test_certain_text_is_never_forked():
     assert len(sampled.tree.trajectories) == 1
 
 
+def test_paths_that_may_not_fork_start_at_the_prompt():
+    sampled = grown(coin(stop=0.1), branching_factor=1, entropy_threshold=0.1)
+    assert [path.start for path in sampled.watch.paths] == [0] * 8
+    assert sampled.tree.weights_exact
+
+
+@pytest.mark.parametrize("block", [1, 4, 8, 16])
+def test_a_fork_before_an_uncertain_token_recomputes_at_most_a_block(block):
+    starts, recomputed = set(), set()
+    for at in range(1, 40):
+        uncertain = certain_but({at}, 41)
+        sampled = grown(uncertain, chunk=3, block=block, entropy_threshold=0.5, width=2)
+        (child,) = sampled.watch.paths[1:]
+        starts.add((1 + child.start) % block)
+        recomputed.add(sampled.tree.stats.recomputed_tokens)
+    assert starts == set(range(block))
+    assert recomputed == set(range(1, block + 1))
+
+
 def test_without_any_uncertainty_entropy_branching_opens_its_roots_alone():
     sampled = grown(coin(stop=0.1), kind=Uncertainty.NONE, root_branching=3)
     assert len(sampled.tree.trajectories) == 3
