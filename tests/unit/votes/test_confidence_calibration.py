@@ -78,10 +78,11 @@ def population(alpha, rng):
     return rng.permutation(np.array(rows))
 
 
-def calibration(rows, column):
+def calibration(rows, column, alpha=None):
     """The fitted prior, and per bin its size, mean stated confidence and frequency of truth."""
     fit, test = np.array_split(rows, 2)
-    alpha = fit_alpha((n * lead, n * (1 - lead)) for lead, n in fit[:, (0, column)].tolist())
+    if alpha is None:
+        alpha = fit_alpha((n * lead, n * (1 - lead)) for lead, n in fit[:, (0, column)].tolist())
     pairs, where = np.unique(test[:, (0, column)], axis=0, return_inverse=True)
     stated = np.array([confidence((lead, 1 - lead), n, alpha) for lead, n in pairs])[where.ravel()]
     bins = np.array_split(np.argsort(stated, kind="stable"), NUM_BINS)
@@ -101,3 +102,38 @@ def test_confidence_on_effective_votes_is_calibrated_and_on_leaves_it_is_not(alp
         assert min(size for size, _, _ in table) >= 1000
     assert errors["effective_votes"] <= 0.05
     assert errors["effective_votes"] < errors["effective_samples"] < errors["leaves"]
+
+
+@pytest.mark.parametrize(("alpha", "sign"), [(0.3, -1), (6.0, 1)])
+def test_the_uniform_prior_of_until_overstates_near_ties_and_understates_clear_cases(alpha, sign):
+    rows = population(alpha, np.random.default_rng(12))
+    _, table = calibration(rows, 2 + list(COUNTS).index("effective_votes"), 1.0)
+    gaps = [stated - true for _, stated, true in table]
+    print(f"\ntrue alpha {alpha}, prior 1: stated less true {min(gaps):+.3f} to {max(gaps):+.3f}")
+    assert sign * sum(gaps) > 0
+    assert max(sign * gap for gap in gaps) > (0.03 if sign < 0 else 0.1)
+
+
+def votes_among(num_answers, spread, rng, num_problems=24_000):
+    """Counts of 16 independent votes, and whether the leader is the mode, ties drawn by lot."""
+    chances = rng.dirichlet([spread] * num_answers, num_problems)
+    counts = rng.multinomial(NUM_LEAVES, chances)
+    noisy = counts + rng.random(counts.shape) / 2
+    return counts, noisy.argmax(1) == chances.argmax(1)
+
+
+@pytest.mark.parametrize("spread", [0.5, 5.0])
+def test_among_more_than_two_close_answers_no_prior_is_right(spread):
+    counts, is_mode = votes_among(4, spread, np.random.default_rng(13))
+    ranked = np.sort(counts, axis=1)[:, ::-1][:, :2]
+    rows = np.column_stack([ranked, is_mode])
+    fit, test = np.array_split(rows, 2)
+    alpha = fit_alpha((a, b) for a, b, _ in fit.tolist())
+    stated = np.array([confidence((a / 16, b / 16), 16, alpha) for a, b in test[:, :2]])
+    bins = np.array_split(np.argsort(stated, kind="stable"), NUM_BINS)
+    gaps = [stated[b].mean() - test[b, 2].mean() for b in bins]
+    print(
+        f"\nfour answers, spread {spread}, fitted {alpha:.2f}: {min(gaps):+.3f} to {max(gaps):+.3f}"
+    )
+    assert min(len(b) for b in bins) >= 1000
+    assert (max(map(abs, gaps)) > 0.05) == (spread == 5.0)
