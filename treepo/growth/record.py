@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from treepo.engines.base import Chunk, EngineInfo
+import numpy as np
+
+from treepo.engines.base import Chunk, EngineInfo, Uncertainty
 from treepo.errors import EngineError
 from treepo.growth.segments import segments
 from treepo.growth.state import Growth, Path
 from treepo.tree import Finish, Trajectory, Tree, TreeFinish, TreeStats
 from treepo.votes.voting import leaf_weights
+
+_LATE_TOKENS = 4
+"""A path's last tokens, whose uncertainty may come too late to be read."""
 
 
 @dataclass(slots=True)
@@ -72,9 +78,22 @@ def make_record(
         uncertainty_kind=info.uncertainty.value,
         weight_version=_weight_version(totals, info),
         settings=growth.config.model_dump(mode="json"),
-        notes=notes,
+        notes=(*notes, *_silence(growth, info)),
         stats=_stats(growth, leaves, totals),
     )
+
+
+def _silence(growth: Growth, info: EngineInfo) -> Iterator[str]:
+    """What to say where the engine kept back more uncertainties than a path's last ones."""
+    if info.uncertainty is Uncertainty.NONE:
+        return
+    total = sum(len(path.token_ids) for path in growth.paths)
+    known = sum(np.count_nonzero(~np.isnan(path.uncertainty)) for path in growth.paths)
+    if total - known > _LATE_TOKENS * len(growth.paths):
+        yield (
+            f"{total - known} of {total} tokens came without {info.uncertainty.value}: the engine "
+            "stopped reporting it, and nothing was decided by it there"
+        )
 
 
 def _weight_version(totals: Totals, info: EngineInfo) -> str:
