@@ -1,26 +1,23 @@
 """`VllmEngine`: paths as requests to a running vLLM, one request per path.
 
-Each request is read by a task of its own, so that it is read to its end even when nobody listens
-any more: closing vLLM's generator would lose the count of the tokens made meanwhile. It knows no
-trees and no text. How a request's fields are translated stands in `vllm_requests.py`, how an
-engine is set up in `vllm_settings.py`; what all requests of a tree carry is a field of `Context`.
+It knows no trees and no text. How open requests are read stands in `vllm_reading.py`, how a
+request's fields are translated in `vllm_requests.py`, how an engine is set up in
+`vllm_settings.py`; what all requests of a tree carry is a field of `Context`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from vllm.exceptions import VLLMError
 from vllm.inputs import tokens_input
 
 from treepo.engines.base import Chunk, EngineInfo, PathRequest, Uncertainty
-from treepo.engines.vllm_requests import EntropyRow, EntropySource, Translator, to_error, to_params
+from treepo.engines.vllm_reading import Readings
+from treepo.engines.vllm_requests import EntropyRow, EntropySource, Translator, to_params
 from treepo.engines.vllm_settings import start_client
 from treepo.errors import EngineError
 
@@ -45,22 +42,10 @@ class Context:
 
 
 @dataclass(slots=True)
-class _Reading:
-    """One open request, between the task that reads it and whoever listens."""
+class _Weights:
+    """The weights that all views of one engine sample with, and why they are of no use, if so."""
 
-    chunks: asyncio.Queue[Chunk | EngineError] = field(default_factory=asyncio.Queue)
-    is_aborted: bool = False
-    is_heard: bool = True
-
-
-@dataclass(slots=True)
-class _Shared:
-    """State that all views of one engine have in common."""
-
-    open: dict[str, _Reading] = field(default_factory=dict)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    unheard_tokens: int = 0
-    weight_version: str = ""
+    version: str = ""
     failure: EngineError | None = None
 
 
@@ -85,7 +70,8 @@ class VllmEngine:
         self._stream_interval = stream_interval
         self._entropies = entropies
         self._context = Context(None, None, 0, None, None)
-        self._shared = _Shared()
+        self._readings = Readings(self._abort)
+        self._weights = _Weights()
         self._info = _read_info(client.vllm_config, _kind(entropies))
 
     @classmethod
@@ -123,12 +109,12 @@ class VllmEngine:
     @property
     def info(self) -> EngineInfo:
         """Block size, lengths, and what is reported per token."""
-        return replace(self._info, weight_version=self._shared.weight_version)
+        return replace(self._info, weight_version=self._weights.version)
 
     @property
     def num_open(self) -> int:
         """Requests that have not been read to their end, heard or not."""
-        return len(self._shared.open)
+        return self._readings.num_open
 
     async def load_folder(self, folder: Path, version: str) -> None:
         """Sample with the weights of a folder from now on; see `vllm_weights.load_folder`."""
@@ -141,12 +127,12 @@ class VllmEngine:
 
         Every request raises the failure until the next call.
         """
-        self._shared.weight_version, self._shared.failure = version, failure
+        self._weights.version, self._weights.failure = version, failure
 
     @property
     def unheard_tokens(self) -> int:
         """Tokens that arrived for requests to which nobody listened any more."""
-        return self._shared.unheard_tokens
+        return self._readings.unheard_tokens
 
     def bind(
         self,
@@ -178,7 +164,7 @@ class VllmEngine:
         view._info = replace(self._info, uncertainty=kind)
         return view
 
-    async def generate(self, request: PathRequest) -> AsyncIterator[Chunk]:
+    def generate(self, request: PathRequest) -> AsyncIterator[Chunk]:
         """Stream one path; see `Engine.generate`.
 
         A listener that leaves early ends the path: the request is aborted and read to its end in
@@ -187,82 +173,28 @@ class VllmEngine:
         Raises:
             EngineError: vLLM refused or failed the request.
         """
-        reading = _Reading()
-        self._shared.open[request.id] = reading
-        task = asyncio.create_task(self._read(request, reading))
-        self._shared.tasks.add(task)
-        task.add_done_callback(self._shared.tasks.discard)
-        try:
-            finish: str | None = None
-            while finish is None:
-                chunk = await reading.chunks.get()
-                if isinstance(chunk, EngineError):
-                    raise chunk
-                finish = chunk.finish_reason
-                yield chunk
-        finally:
-            await self._leave(request.id, reading)
+        return self._readings.listen(request.id, self._chunks(request))
 
     async def abort(self, request_ids: Sequence[str]) -> None:
         """End these requests; their last tokens and a final chunk still arrive."""
-        opened = self._shared.open
-        if any(id_ not in opened for id_ in request_ids):
-            # A path whose task was created in this turn of the event loop asks for it now.
-            await asyncio.sleep(0)
-        running = [id_ for id_ in request_ids if id_ in opened]
-        for id_ in running:
-            opened[id_].is_aborted = True
-        if running:
-            await self._abort(running)
+        await self._readings.abort(request_ids)
 
     async def drain(self) -> None:
         """Wait until every request has been read to its end."""
-        while self._shared.tasks:
-            await asyncio.wait(set(self._shared.tasks))
+        await self._readings.drain()
 
-    async def _read(self, request: PathRequest, reading: _Reading) -> None:
-        last: Chunk | EngineError = EngineError("reading from vLLM was broken off")
-        if self._shared.failure is not None:
-            self._close(request.id, reading, None, self._shared.failure)
-            return
+    async def _chunks(self, request: PathRequest) -> AsyncIterator[Chunk]:
+        if self._weights.failure is not None:
+            raise self._weights.failure
         row = self._entropies.acquire() if self._entropies else None
-        try:
-            if reading.is_aborted:
-                last = Chunk((), finish_reason="abort")
-            else:
-                last = await self._stream(request, reading, row)
-        except VLLMError as error:
-            last = to_error(error)
-        except EngineError as error:
-            last = error
-        finally:
-            self._close(request.id, reading, row, last)
-
-    async def _stream(
-        self, request: PathRequest, reading: _Reading, row: EntropyRow | None
-    ) -> Chunk:
-        """Deliver all chunks but the last, and return that.
-
-        The generator is read until it ends by itself: left behind, it would abort the request.
-        """
         is_surprisal = self._info.uncertainty is Uncertainty.SURPRISAL
         translator = Translator(is_surprisal, request.sampling.logprobs is not None, row)
-        last: Chunk | None = None
-        async for output in self._outputs(request, row):
-            chunk = translator.chunk(output)
-            if chunk.finish_reason is not None:
-                last = chunk
-                continue
-            self._deliver(reading, chunk)
-            if reading.is_aborted:
-                # The abort overtook the request on its way into the engine.
-                await self._abort([request.id])
-        if last is None:
-            raise EngineError("vLLM ended a request without a finish reason")
-        if last.finish_reason == "error":
-            self._deliver(reading, replace(last, finish_reason=None))
-            raise EngineError("vLLM lost a request; it may be sent again", is_retryable=True)
-        return last
+        try:
+            async for output in self._outputs(request, row):
+                yield translator.chunk(output)
+        finally:
+            if row is not None:
+                row.release()
 
     def _outputs(self, request: PathRequest, row: EntropyRow | None) -> Any:
         sampling, context = request.sampling, self._context
@@ -285,32 +217,8 @@ class VllmEngine:
             data_parallel_rank=context.data_parallel_rank,
         )
 
-    async def _leave(self, id_: str, reading: _Reading) -> None:
-        reading.is_heard = False
-        while not reading.chunks.empty():
-            self._deliver(reading, reading.chunks.get_nowait())
-        if self._shared.open.get(id_) is reading:
-            await self.abort([id_])
-
-    def _deliver(self, reading: _Reading, chunk: Chunk | EngineError) -> None:
-        if reading.is_heard:
-            reading.chunks.put_nowait(chunk)
-        elif isinstance(chunk, Chunk):
-            self._shared.unheard_tokens += len(chunk.token_ids)
-
-    def _close(
-        self, id_: str, reading: _Reading, row: EntropyRow | None, last: Chunk | EngineError
-    ) -> None:
-        if self._shared.open.get(id_) is reading:
-            del self._shared.open[id_]
-        if row is not None:
-            row.release()
-        self._deliver(reading, last)
-
     async def _abort(self, request_ids: list[str]) -> None:
-        # Of a dead engine those who read its requests are told, and nothing is left to end.
-        with suppress(VLLMError):
-            await self.client.abort(request_ids)
+        await self.client.abort(request_ids)
 
 
 def _kind(entropies: EntropySource | None) -> Uncertainty:
