@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from treepo.engines.base import Chunk, Engine, PathRequest
 from treepo.errors import EngineDeadError, EngineError
-from treepo.growth.job import Job, Observer, Silent, check_length, path_request
+from treepo.growth.job import Job, Observer, Silent, caveats, check_length, path_request
 from treepo.growth.record import Totals, make_record
 from treepo.growth.requests import (
     Answered,
@@ -78,7 +78,7 @@ class _Run:
         self.totals = Totals()
         self.finish: TreeFinish | None = None
         self.error: EngineError | None = None
-        self.notes: list[str] = []
+        self.notes = caveats(job)
         self._started = time.monotonic()
         self._timer = self._arm_deadline()
         if job.ending is not None:
@@ -201,7 +201,8 @@ class _Run:
         values, since = path.uncertainty, seen - path.start
         if since < self.config.prune_window:
             values, since = path.joined_uncertainty(), seen
-        worst = worst_window(values, since, self.config.prune_window)
+        is_ended = path.finish is not None
+        worst = worst_window(values, since, self.config.prune_window, is_ended=is_ended)
         path.worst_window = max(path.worst_window, worst)
 
     def _finish_path(self, path: Path, verdict: Verdict) -> None:

@@ -5,10 +5,15 @@ import math
 from dataclasses import replace
 
 import pytest
+from vllm import SamplingParams
+from vllm.inputs import tokens_input
 
 from tests.engine.runs import is_left_empty, num_generated_tokens, prompt
 from treepo.config import TreeConfig
 from treepo.engines.base import Sampling, Uncertainty
+from treepo.engines.vllm import STREAM_INTERVAL
+from treepo.growth.decoder import PromptDecoder
+from treepo.growth.texts import Texts
 from treepo.sampler import Job, Silent, sample_tree
 from treepo.tree import Finish, TreeFinish
 
@@ -70,6 +75,56 @@ async def test_counts_equal_the_engines_own_also_when_paths_are_cut(engine):
     assert num_generated_tokens() - before == limited.stats.generated_tokens
     assert limited.stats.discarded_tokens > 0
     assert await is_left_empty(engine)
+
+
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+"""Stop strings, of which the tiny model writes one in ten tokens."""
+
+
+@pytest.mark.parametrize("min_tokens", [0, 1, 8, 30])
+async def test_a_path_ends_at_its_stop_string_where_vllm_itself_does(engine, tokenizer, min_tokens):
+    # Whole characters only: half ones are shown a little later here than in vLLM.
+    ascii_ids = tokenizer.encode("".join(map(chr, range(32, 127))))
+    own = {"temperature": 0.0, "ignore_eos": True, "allowed_token_ids": ascii_ids}
+    limits = {"max_tokens": 96, "min_tokens": min_tokens}
+    num_stopped = 0
+    for seed in range(240, 252):
+        root = tokenizer.encode(f"{seed} is the number of this test: ")
+        params = SamplingParams(stop=list("aeiou"), **limits, **own)
+        name = f"plain-{min_tokens}-{seed}"
+        async for output in engine.client.generate(tokens_input(root), params, name):
+            plain = output.outputs[0]
+        texts = Texts(PromptDecoder(tokenizer, root, skip_special_tokens=True))
+        one = TreeConfig(width=1, stop_on_answer=False, repetition=False)
+        sampling = Sampling(stop=tuple("aeiou"), native=SamplingParams(**own), **limits)
+        tree = await sample_tree(engine, Job(root, sampling, one, texts=texts))
+        (trajectory,) = tree.trajectories
+        assert (tree.token_ids(trajectory), trajectory.text) == (list(plain.token_ids), plain.text)
+        assert (trajectory.finish is Finish.STOP) == (plain.finish_reason == "stop")
+        assert tree.stats.discarded_tokens == 0
+        num_stopped += trajectory.finish is Finish.STOP
+    assert num_stopped > 3
+
+
+async def test_stop_strings_are_not_overrun(engine, tokenizer):
+    before = num_generated_tokens()
+    stopped = job(205, branching="even", max_tokens=256, width=8, stop_on_answer=False)
+    decoder = PromptDecoder(tokenizer, stopped.prompt_token_ids, skip_special_tokens=True)
+    sampling = replace(stopped.sampling, stop=LETTERS)
+    tree = await sample_tree(engine, replace(stopped, sampling=sampling, texts=Texts(decoder)))
+    assert sum(t.finish is Finish.STOP for t in tree.trajectories) > 4
+    assert tree.stats.discarded_tokens == 0
+    assert num_generated_tokens() - before == tree.stats.generated_tokens
+    assert await is_left_empty(engine)
+
+
+async def test_a_budget_is_passed_by_no_more_than_two_chunks_of_each_running_path(engine):
+    limited = job(206, branching="even", max_tokens=400, root_branching=6, max_total_tokens=600)
+    tree = await sample_tree(engine, limited)
+    assert tree.finish is TreeFinish.MAX_TOTAL_TOKENS
+    most = 2 * STREAM_INTERVAL * tree.stats.max_live_paths
+    print(f"{tree.stats.generated_tokens} tokens at a budget of 600 and {most} more at most")
+    assert 600 <= tree.stats.generated_tokens < 600 + most
 
 
 class Started(Silent):

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -111,7 +112,7 @@ async def test_every_request_of_a_tree_carries_its_context():
     assert (request_id, carried) == (path.id, context)
 
 
-def test_a_path_is_streamed_as_tokens_and_its_strings_are_the_hosts():
+def test_a_path_is_streamed_as_tokens_and_its_text_is_the_hosts():
     params = to_params(
         Sampling(max_tokens=9, min_tokens=12, seed=3, temperature=0.5, top_p=0.9, top_k=4),
         logprobs=None,
@@ -121,6 +122,13 @@ def test_a_path_is_streamed_as_tokens_and_its_strings_are_the_hosts():
     assert (params.temperature, params.top_p, params.top_k) == (0.5, 0.9, 4)
     assert (params.output_kind, params.stream_interval) == (RequestOutputKind.DELTA, 16)
     assert (params.n, params.detokenize, params.stop, params.logprobs) == (1, False, [], None)
+
+
+def test_a_path_with_stop_strings_is_read_by_vllm_too():
+    sampling = Sampling(max_tokens=9, stop=("done", "."), native=SamplingParams(stop=["other"]))
+    for one in (sampling, replace(sampling, native=None)):
+        params = to_params(one, logprobs=None, stream_interval=16)
+        assert (params.stop, params.detokenize) == (["done", "."], True)
 
 
 def test_the_callers_parameters_are_the_template_of_a_path():

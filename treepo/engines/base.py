@@ -42,7 +42,8 @@ class Sampling:
     """How tokens are drawn; the fields mean what vLLM's `SamplingParams` fields mean.
 
     `stop` holds strings that the host looks for in a path's joined text, since an engine sees
-    only its own request. `logprobs` is how many alternatives a caller wants per token (None: not
+    only its own request; an engine may end a path at one by itself, which saves what the host
+    would see too late. `logprobs` is how many alternatives a caller wants per token (None: not
     asked for); `wants_logprobs` asks for the drawn tokens' own, which cost the host time, so an
     engine may leave them out without it. `native` is an engine's own parameter object, used as
     the template of every path: an engine that gets one takes everything from it except lengths,

@@ -67,8 +67,10 @@ def to_params(
     """The `SamplingParams` of one path.
 
     Everything the caller's own parameters (`sampling.native`) say is kept, except what belongs to
-    the path (lengths, seed), what the host does (stop strings, text) and prompt log-probs, with
-    which vLLM would not read the prefix cache.
+    the path (lengths, seed), what the host does (text) and prompt log-probs, with which vLLM would
+    not read the prefix cache. Stop strings go along, so that vLLM ends a path at the token that
+    completes one; the host still looks for those that cross a fork, which vLLM cannot see. Only a
+    path with stop strings is turned into text by vLLM.
 
     Args:
         sampling: What is left of the path.
@@ -81,12 +83,12 @@ def to_params(
         "max_tokens": sampling.max_tokens,
         "min_tokens": min(sampling.min_tokens, sampling.max_tokens),
         "seed": sampling.seed,
-        "stop": [],
+        "stop": list(sampling.stop),
         "logprobs": logprobs,
         "flat_logprobs": True,
         "prompt_logprobs": None,
         "skip_reading_prefix_cache": False,
-        "detokenize": False,
+        "detokenize": bool(sampling.stop),
         "output_kind": RequestOutputKind.DELTA,
         "output_text_buffer_length": 0,
         "stream_interval": stream_interval,

@@ -99,8 +99,25 @@ def path_request(
             max_tokens=budget,
             min_tokens=min(max(sampling.min_tokens - start, 0), budget),
             seed=_derive_seed(sampling.seed, path.key),
+            stop=sampling.stop if _starts_whole(path) else (),
         ),
     )
+
+
+def _starts_whole(path: Path) -> bool:
+    """Whether the path does not start inside a character.
+
+    vLLM's detokenizer takes the whole prompt for new text where it ends in half a character, and
+    would find stop strings in it.
+    """
+    return path.transcript is None or path.transcript.is_whole
+
+
+def caveats(job: Job) -> list[str]:
+    """What a caller should know of the trajectories that such a job gives, in words."""
+    if job.sampling.temperature > 0 or job.config.width == 1:
+        return []
+    return ["at a temperature of 0 all trajectories are the same text, paid for again and again"]
 
 
 def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int) -> None:

@@ -52,6 +52,11 @@ class Transcript:
         """The text a caller sees: up to the stop string, where one ended it."""
         return self.text[: self.cut]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no text is held back behind the last token."""
+        return self._marks[-1].read == len(self._token_ids)
+
     def push(self, token_ids: Sequence[int]) -> str:
         """Add generated tokens; returns the text they add."""
         self._token_ids.extend(token_ids)

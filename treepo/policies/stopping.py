@@ -21,6 +21,7 @@ from treepo.tree import Finish
 LOOP_CHARS = 32
 LOOP_COUNT = 8
 _LOOP_WINDOW = LOOP_CHARS * LOOP_COUNT * 8
+_EQUAL = 1e-9  # means of the same values, summed in another order, differ by less
 
 FindAnswer = Callable[[str, int], int | None]
 """From a text and a position that was cleared before, the end of its first complete answer."""
@@ -75,11 +76,12 @@ class PathStops:
         """Why the path ends within the tokens after position `seen`, if it does.
 
         The earliest reason holds; at one position a stop or an answer goes before the engine's
-        own end, then depth, and a loop last (the released code's order).
+        own end, then depth, and a loop last (the released code's order). What the host looks for
+        counts behind the first `min_tokens` tokens, as vLLM's own stops do.
         """
         found = [self._stop_string(path, seen), self._answer(path, seen), self._loop(path, seen)]
         least = self.sampling.min_tokens
-        stop, answer, loop = (v if v is not None and v.at >= least else None for v in found)
+        stop, answer, loop = (v if v is not None and v.at > least else None for v in found)
         ranked = [stop, answer, self._engine(path, chunk), self._depth(path), loop]
         verdicts = [verdict for verdict in ranked if verdict is not None]
         return min(verdicts, key=lambda verdict: verdict.at, default=None)
@@ -107,10 +109,10 @@ class PathStops:
             return None
         text, since = path.transcript.text, self._since(path, seen)
         ends = [(text.find(s, max(0, since - len(s) + 1)), s) for s in self.sampling.stop]
-        hits = [(at + len(s), at, s) for at, s in ends if at >= 0]
+        hits = [(at + len(s), at) for at, s in ends if at >= 0]
         if not hits:
             return None
-        end, at, _ = min(hits)
+        end, at = min(hits, key=lambda hit: hit[0])
         position = max(path.transcript.tokens_until(end), seen + 1)
         return Verdict(Finish.STOP, position, end if self.sampling.include_stop else at)
 
@@ -124,7 +126,7 @@ class PathStops:
 
     def _since(self, path: Path, seen: int) -> int:
         """Length of the text that cannot end the path: searched before, or of too few tokens."""
-        least = self.sampling.min_tokens - 1
+        least = self.sampling.min_tokens
         if path.transcript is None or not seen < least <= path.end:
             return path.cleared
         return max(path.cleared, len(path.transcript.fork(least).text))
@@ -138,14 +140,18 @@ class PathStops:
         return Verdict(Finish.REPETITION, path.end) if is_loop else None
 
 
-def worst_window(uncertainty: Sequence[float], since: int, window: int) -> float:
+def worst_window(
+    uncertainty: Sequence[float], since: int, window: int, *, is_ended: bool = False
+) -> float:
     """Highest mean uncertainty of `window` tokens that end at or after position `since`, in nats.
 
-    0.0 while fewer than `window` tokens are known.
+    While fewer than `window` tokens are known it is 0.0, and the mean of all where there will be
+    no more: a short path must not make those look bad that are merely longer.
     """
     start = max(0, since - window)
     values = np.nan_to_num(np.asarray(uncertainty[start:], dtype=np.float64))
-    if len(values) < window:
+    window = min(window, len(values)) if is_ended else window
+    if not 0 < window <= len(values):
         return 0.0
     sums = np.cumsum(np.concatenate(([0.0], values)))
     return float((sums[window:] - sums[:-window]).max() / window)
@@ -162,4 +168,4 @@ def hopeless(growth: Growth, path: Path) -> list[Prune]:
         return []
     finished = [p.worst_window for p in growth.paths if p.is_trajectory]
     limit = float(np.quantile(finished, config.prune_quantile))
-    return [Prune(path)] if path.worst_window > limit > 0 else []
+    return [Prune(path)] if path.worst_window > limit * (1 + _EQUAL) > 0 else []

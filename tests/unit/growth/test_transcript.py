@@ -123,3 +123,13 @@ def test_decoding_costs_about_two_chunks_a_push_however_long_the_path(chunk):
     for _ in range(1024 // chunk):
         transcript.push([1] * chunk)
     assert decoder.decoded <= 3 * 1024
+
+
+@pytest.mark.parametrize(
+    ("cut", "is_whole"), [(0, True), (1, True), (2, False), (3, False), (4, True)]
+)
+def test_a_fork_inside_a_character_is_not_whole(cut, is_whole):
+    trunk = Transcript(BYTES)
+    trunk.push(BYTES.encode("a€b"))
+    assert trunk.fork(cut).is_whole is is_whole
+    assert trunk.is_whole

@@ -70,8 +70,12 @@ def test_a_stop_string_stays_when_it_is_included():
 
 
 def test_the_stop_string_that_ends_first_wins():
-    judge = Judge(stop=("bcdef", "cd", "d"))
-    assert judge.feed("abcdefg") == Verdict(Finish.STOP, 4, 2)
+    assert Judge(stop=("bcdef", "cd")).feed("abcdefg") == Verdict(Finish.STOP, 4, 2)
+
+
+@pytest.mark.parametrize(("stop", "shown"), [(("cd", "d"), 2), (("d", "cd"), 3)])
+def test_of_stop_strings_that_end_together_the_first_in_the_list_wins_as_in_vllm(stop, shown):
+    assert Judge(stop=("bcdef", *stop)).feed("abcdefg") == Verdict(Finish.STOP, 4, shown)
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
@@ -102,8 +106,8 @@ def test_stop_strings_and_answers_wait_for_min_tokens_and_the_engine_does_not():
         assert judge.feed("zab") is None
         assert judge.feed("zab").at == 6
         assert Judge(find=find, stop=stop, min_tokens=4).feed("zabzab").at == 6
-        assert Judge(find=find, stop=stop, min_tokens=6).feed("zabzab").at == 6
-        assert Judge(find=find, stop=stop, min_tokens=7).feed("zabzab") is None
+        assert Judge(find=find, stop=stop, min_tokens=5).feed("zabzab").at == 6
+        assert Judge(find=find, stop=stop, min_tokens=6).feed("zabzab") is None
     assert Judge(min_tokens=4).feed("ab", "stop") == Verdict(Finish.EOS, 2)
 
 
@@ -198,6 +202,13 @@ def test_the_worst_window_is_the_worst_of_those_that_end_behind_the_position(val
     known = len(values) >= window and len(values) - max(0, since - window) >= window
     expected = max(naive, default=0.0) if known else 0.0
     assert worst_window(values, since, window) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_path_that_ended_within_the_window_shows_the_mean_of_all_it_has():
+    assert worst_window([1.0, 3.0], 0, 8) == 0.0
+    assert worst_window([1.0, 3.0], 0, 8, is_ended=True) == pytest.approx(2.0)
+    assert worst_window([1.0, 3.0, 5.0], 0, 2, is_ended=True) == pytest.approx(4.0)
+    assert worst_window([], 0, 8, is_ended=True) == 0.0
 
 
 def test_lost_uncertainty_counts_as_certain():

@@ -150,6 +150,17 @@ def test_a_pruned_path_is_aborted_and_its_slot_is_used_again(branching):
     assert not sampled.tree.weights_exact
 
 
+def test_a_path_is_not_pruned_for_being_long():
+    # Every position is equally uncertain; some paths end within the window and some far behind it.
+    machine = coin((1, 2), stop=0.05)
+    fields = {"width": 16, "root_branching": 16, "branching_factor": 1, "prune_window": 16}
+    scenario = plain(machine, max_tokens=300, prune="confidence", prune_warmup=4, **fields)
+    tree = sample(scenario).tree
+    lengths = sorted(tree.nodes[t.leaf].end for t in tree.trajectories)
+    assert lengths[4] < 16 < 32 < lengths[-1]
+    assert tree.stats.prunes == 0
+
+
 def test_an_early_end_aborts_the_rest_within_a_chunk():
     scenario = replace(
         plain(endless(), max_tokens=10**6, max_total_tokens=64), script=Script(8, 4, 3)
@@ -199,3 +210,23 @@ def test_lost_uncertainty_does_not_shift_what_is_known():
     assert {path.start for path in watch.paths} == {0, 9}
     for node in tree.nodes:
         assert len(node.uncertainty) in (0, len(node.token_ids))
+    assert tree.notes == ()
+
+
+class Mute(ScriptedEngine):
+    """Promises uncertainties and stops reporting them after each request's first chunk."""
+
+    async def generate(self, request):
+        seen = 0
+        async for chunk in super().generate(request):
+            yield replace(chunk, uncertainty=()) if seen else chunk
+            seen += 1
+
+
+def test_a_tree_whose_engine_stopped_reporting_uncertainty_says_so():
+    engine = Mute(coin(stop=0.01), Script(chunk_tokens=4, block_size=4))
+    scenario = plain(branching="entropy", entropy_threshold=0.01, max_tokens=30)
+    tree = asyncio.run(sample_tree(engine, job_of(scenario, Watch(4))))
+    total = sum(len(node.token_ids) for node in tree.nodes)
+    (note,) = tree.notes
+    assert f"of {total} tokens came without entropy" in note
