@@ -4,6 +4,7 @@ The tiny model says what a bias or a grammar makes it say; the parsers are vLLM'
 """
 
 import json
+import re
 
 import pytest
 from openai import AuthenticationError, BadRequestError, OpenAI, PermissionDeniedError
@@ -16,8 +17,8 @@ MODEL, ADAPTER, ALIAS = "base", "adapted", "adapted-tree"
 KEY = "a-key-of-this-test"
 EVEN = {"width": 4, "branching": "even", "segment_tokens": 32, "include": ["texts"]}
 THINK, ENOUGH = "<think>", "</think>"
-RARE, FORCED = 3, 100
-"""Biases under which the model ends its reasoning now and then, or at once."""
+RARE, OFTEN, FORCED = 3, 8, 100
+"""Biases under which the model writes a mark now and then, often, or at once."""
 BLANKS = {"220": -100, "198": -100, "197": -100, "201": -100}
 """A bias against space, newline, tab and return, by token id."""
 TOOL = {
@@ -46,16 +47,22 @@ def rich(tmp_path_factory):
     flags += ["--tool-call-parser", "hermes", "--enable-lora", "--max-lora-rank", "8"]
     flags += ["--lora-modules", f"{ADAPTER}={adapter}", "--scheduling-policy", "priority"]
     flags += ["--api-key", KEY, "--tree-alias", f'{ALIAS}={{"width": 2, "model": "{ADAPTER}"}}']
-    with serve(model, folder / "log", *flags) as running:
+    with serve(model, folder / "log", *flags, VLLM_ALLOW_RUNTIME_LORA_UPDATING="1") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def enough_id(rich):
+def mark_ids(rich):
+    """Ids of the marks around reasoning, as a bias names them."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(rich.log.parent / "model")
-    return str(tokenizer.convert_tokens_to_ids(ENOUGH))
+    return {mark: str(tokenizer.convert_tokens_to_ids(mark)) for mark in (THINK, ENOUGH)}
+
+
+@pytest.fixture(scope="module")
+def enough_id(mark_ids):
+    return mark_ids[ENOUGH]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +107,38 @@ def test_streamed_reasoning_is_parsed_on_every_choice(chat, enough_id, num_choic
         assert (reasoning[choice["index"]], content[choice["index"]]) == (written[0], written[2])
 
 
+def num_thought(text):
+    """Tokens within the marks, which may be nested; a token is a character."""
+    depth = count = 0
+    for part in re.split(f"({THINK}|{ENOUGH})", text):
+        if part in (THINK, ENOUGH):
+            depth = max(0, depth + (1 if part == THINK else -1))
+        else:
+            count += len(part) * (depth > 0)
+    return count
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("num_choices", [1, 2, 4])
+def test_reasoning_tokens_are_those_of_the_choices_that_came_back(
+    chat, mark_ids, num_choices, stream
+):
+    bias = {mark_ids[THINK]: OFTEN, mark_ids[ENOUGH]: RARE}
+    options = {"n": num_choices, "logit_bias": bias}
+    if stream:
+        usage = {"stream_options": {"include_usage": True}}
+        answer = list(chat(EVEN, stream=True, **options, **usage))[-1]
+        choices = answer.tree["choices"]
+    else:
+        answer = chat(EVEN, **options)
+        choices = [choice.tree for choice in answer.choices]
+    texts = {t["leaf"]: t["text"] for t in answer.tree["trajectories"]}
+    thought = sum(num_thought(texts[choice["leaf"]]) for choice in choices)
+    assert answer.usage.completion_tokens_details.reasoning_tokens == thought
+    assert len(choices) == num_choices
+    assert thought > 0
+
+
 def test_a_response_has_its_reasoning_apart(sdk, enough_id):
     extra = {"tree": EVEN, "seed": 1, "logit_bias": {enough_id: RARE}}
     answer = sdk.responses.create(
@@ -115,6 +154,24 @@ def test_a_response_has_its_reasoning_apart(sdk, enough_id):
     assert answer.output[0].type == "reasoning"
     assert answer.output[0].content[0].text == reasoning
     assert answer.output_text == content
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_an_alias_calls_tools_as_its_model_does(chat, enough_id, stream):
+    answer = chat(
+        None,
+        model=ALIAS,
+        tools=[TOOL],
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_tokens=200,
+        logit_bias={enough_id: FORCED, **BLANKS},
+        stream=stream,
+    )
+    calls, tree = _calls(answer, stream=stream)
+    assert calls[0][0] == "add"
+    assert json.loads(calls[0][1])["a"] in (1, 2)
+    assert tree["settings"]["width"] == 2
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -192,6 +249,21 @@ def test_an_alias_may_stand_for_an_adapter(sdk, chat):
     listed = {model.id: model for model in sdk.models.list()}
     assert set(listed) == {MODEL, ADAPTER, ALIAS}
     assert listed[ALIAS].parent == ADAPTER
+
+
+def test_no_adapter_is_loaded_under_the_name_of_an_alias(rich, sdk, chat):
+    def load(name):
+        folder = str(rich.log.parent / "adapter")
+        return sdk.post(
+            "/load_lora_adapter", cast_to=str, body={"lora_name": name, "lora_path": folder}
+        )
+
+    with pytest.raises(BadRequestError) as caught:
+        load(ALIAS)
+    assert caught.value.param == "lora_name"
+    load("another")
+    assert chat(EVEN, model="another", max_tokens=4).model == "another"
+    sdk.post("/unload_lora_adapter", cast_to=str, body={"lora_name": "another"})
 
 
 def test_a_priority_is_taken_where_the_engine_knows_them(chat):
