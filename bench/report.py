@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, written from the result files: `python -m bench.report`.
+"""docs/benchmarks.md, and the README's verdict, from the result files: `python -m bench.report`.
 
 Every number on that page comes from a file in `bench/results`, with the run it was taken in named
 below it; what was not measured is named as such. A new benchmark is a function in `SECTIONS`.
@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import FOLDER, ROOT, Result, write_result
-from bench.sections.accuracy import clock, quality, reasoner, search
+from bench.sections.accuracy import clock, quality, reasoner, search, verdict
+from bench.sections.peers import peers
 from bench.sections.speed import controller, entropy, fairness, overhead, throughput, train
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
+_MARKS = ("<!-- verdict -->\n", "<!-- /verdict -->\n")
 HEAD = """# Benchmarks
 
 Written by `python -m bench.report` from the files in `bench/results/`; do not edit it. Each file
@@ -29,6 +32,7 @@ Section = Callable[[Mapping[str, Any]], str]
 SECTIONS: dict[str, tuple[str, str, Section]] = {
     "quality": ("Accuracy at matched tokens", "bench.quality", quality),
     "clock": ("Wall-clock to the answer", "bench.clock", clock),
+    "peers": ("Other packages on the same server", "bench.peers", peers),
     "throughput": ("Throughput against `n=16`", "bench.throughput", throughput),
     "throughput-gpu": ("Throughput on a GPU", "bench/gpu.sh", throughput),
     "quality-gpu": ("Accuracy on a GPU", "bench/gpu.sh", quality),
@@ -58,10 +62,24 @@ def page(folder: Path = FOLDER) -> str:
     return "\n".join(parts)
 
 
+def readme(folder: Path = FOLDER) -> str:
+    """The README with its table of the verdict as the result file has it."""
+    before, rest = README.read_text().split(_MARKS[0])
+    _, after = rest.split(_MARKS[1])
+    result = json.loads((folder / "quality.json").read_text())
+    return f"{before}{_MARKS[0]}{verdict(result)}{_MARKS[1]}{after}"
+
+
 def publish(result: Result) -> None:
-    """Writes a result file, and the page anew with it."""
+    """Writes a result file, and the pages anew with it."""
     write_result(result)
+    write_pages()
+
+
+def write_pages() -> None:
+    """Write what is told of the results, from their files."""
     PAGE.write_text(page())
+    README.write_text(readme())
 
 
 def _origin(result: Mapping[str, Any], command: str) -> str:
@@ -75,14 +93,14 @@ def _origin(result: Mapping[str, Any], command: str) -> str:
 
 
 def main() -> int:
-    """Write the page; with `--check` only say whether it is up to date."""
-    text = page()
-    if "--check" in sys.argv[1:]:
-        is_same = PAGE.exists() and PAGE.read_text() == text
-        print(f"{PAGE.name} is {'up to date' if is_same else 'stale: python -m bench.report'}")
-        return 0 if is_same else 1
-    PAGE.write_text(text)
-    return 0
+    """Write the pages; with `--check` only say whether they are up to date."""
+    if "--check" not in sys.argv[1:]:
+        write_pages()
+        return 0
+    texts = {PAGE: page(), README: readme()}
+    stale = [path.name for path, text in texts.items() if path.read_text() != text]
+    print(f"stale: {', '.join(stale)}: python -m bench.report" if stale else "up to date")
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

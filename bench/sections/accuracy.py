@@ -32,6 +32,28 @@ def quality(result: Json) -> str:
     return f"{notes}\n{table(head, rows)}\n{said}\n{_saving(summary)}"
 
 
+def verdict(result: Json) -> str:
+    """The figures of the README: three plans, and what is to be said of the default tree."""
+    summary = result["summary"]
+    rows = {row["plan"]: row for row in summary["rows"]}
+    names = {
+        "independent": f"{result['config']['width']} independent samples",
+        "independent, start 4, until 0.95": "the same, four at a time, until 95 % sure",
+        "entropy": "the default tree",
+    }
+    head = ("", "generated tokens", "right", "against independent samples at its tokens, points")
+    shown = [
+        [
+            said,
+            f"{rows[plan]['majority']['tokens']['value']:.0f}",
+            percent(rows[plan]["majority"]["accuracy"]["value"]),
+            points(rows[plan]["majority"]["difference"]) if plan != "independent" else "",
+        ]
+        for plan, said in names.items()
+    ]
+    return table(head, shown)
+
+
 def _sample_row(count: str, point: Json, summary: Json) -> list[str]:
     tokens, right = int(count) * summary["path_tokens"], percent(point["accuracy"])
     shown = [f"independent, {count}", count, f"{tokens:.0f}", f"{int(count):.1f}", right, right, ""]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.report import PAGE, SECTIONS, page
+from bench.report import PAGE, README, SECTIONS, page, readme
 
 
 def gap(value: float) -> dict[str, float]:
@@ -21,6 +21,7 @@ def row(plan: str, tokens: float, right: float) -> dict[str, Any]:
 
 def test_the_committed_page_is_the_one_that_the_results_give() -> None:
     assert PAGE.read_text() == page(), "run `python -m bench.report`"
+    assert README.read_text() == readme(), "run `python -m bench.report`"
 
 
 def test_what_was_not_measured_is_named_with_its_command(tmp_path: Path) -> None:
