@@ -55,8 +55,9 @@ class Report:
         requests_left: Requests that the engine still held.
         kv_left: Part of the KV cache that was still used.
         tokens_unaccounted: The engine's own count of generated tokens, less that of our trees.
-        growth_bytes: Memory gained, by process.
-        rss_bytes: Memory at the end, by process.
+        growth_bytes: Memory gained, by process. Without what it shares with others: the ring of
+            entropies has a fixed size, and its pages are touched one after another.
+        private_bytes: Memory, by process: the median of each twelfth of the run.
     """
 
     seconds: float = 0.0
@@ -66,7 +67,7 @@ class Report:
     kv_left: float = 0.0
     tokens_unaccounted: float = 0.0
     growth_bytes: dict[str, int] = field(default_factory=dict)
-    rss_bytes: dict[str, int] = field(default_factory=dict)
+    private_bytes: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[str]:
@@ -150,7 +151,8 @@ class Soak:
             for process in below:
                 if process.is_running():
                     name = f"{process.name()} {process.pid}"
-                    self._memory.setdefault(name, []).append(process.memory_info().rss)
+                    memory = process.memory_info()
+                    self._memory.setdefault(name, []).append(memory.rss - memory.shared)
             await asyncio.sleep(self._seconds / 120)
 
     async def _look_at_the_end(self, before: str) -> None:
@@ -174,13 +176,20 @@ class Soak:
         report.tokens_unaccounted = engine - ours
         for name, values in self._memory.items():
             quarter = len(values) // 4
-            report.rss_bytes[name] = values[-1]
+            report.private_bytes[name] = _twelfths(values)
             report.growth_bytes[name] = int(
                 median(values[-quarter:]) - median(values[quarter : 2 * quarter])
             )
 
     async def _metrics(self) -> str:
         return await asyncio.to_thread(self._server.read, "/metrics")
+
+
+def _twelfths(values: Sequence[int]) -> list[int]:
+    """The median of each twelfth, in order."""
+    size = len(values) / 12
+    parts = [values[int(i * size) : int((i + 1) * size)] for i in range(12)]
+    return [int(median(part)) for part in parts if part]
 
 
 def wrong_whole(answer: Any, num_choices: int) -> str | None:
