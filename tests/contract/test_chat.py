@@ -55,6 +55,6 @@ def test_what_goes_wrong_is_one_line(chat):
     assert "other" in refused.stderr
     absent = chat("hi", url="http://127.0.0.1:9/v1")
     assert absent.returncode == 2
-    assert absent.stderr.startswith("treepo: error: http://127.0.0.1:9/v1")
+    assert "no server answers at http://127.0.0.1:9/v1: start one with" in absent.stderr
     wrong = chat("hi", "--tree", '{"width": 0}')
     assert "`tree.width` is 0" in wrong.stderr
