@@ -88,16 +88,36 @@ def test_a_refused_prompt_is_the_error_of_its_own_ask(server):
     assert "refused: 400" in str(error)
 
 
-def test_a_host_samples_with_the_weights_that_were_pushed(tmp_path):
+def exported(folder: Path, target: Path):
+    """What a run with adapters leaves in its `model/`, and the model that it trained."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from treepo.train.export import Export, full_state
+    from treepo.train.loss import Policy
+
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    torch.manual_seed(0)
+    options = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False)
+    adapted = get_peft_model(base, options)
+    state = full_state(Policy(adapted).state_dict(), base, 2.0)
+    Export(state, base, AutoTokenizer.from_pretrained(folder)).save(target)
+    return target, adapted
+
+
+def test_a_host_serves_what_was_exported_and_samples_with_weights_that_were_pushed(tmp_path):
     from tests.support.tiny_chat import build
 
-    first, second = build(tmp_path / "first"), build(tmp_path / "second", seed=1)
+    first, trained = exported(build(tmp_path / "base"), tmp_path / "first")
+    second = build(tmp_path / "second", seed=1)
     flags = ["--kv-cache-memory-bytes", str(64 * 1024**2)]
     wanted, shared = asks(first, 2), tmp_path / "shared"
     with serve(first, tmp_path / "log", *flags, VLLM_SERVER_DEV_MODE="1") as host:
         old = sampled(host.url, wanted)
         new = sampled(host.url, wanted, after=(SavedWeights(second), 1, shared))
         restored = sampled(host.url, wanted, after=(SavedWeights(first), 2, shared))
+    for tree in old:
+        check_logprobs(tree, trained)
     model = SavedWeights(second).model
     for tree in new:
         assert tree.weight_version == "1"

@@ -1,7 +1,7 @@
 """A task that a tiny random model learns in seconds: say the larger of two digits, then a stop.
 
-`python -m tests.support.letters CONFIG [--die WHERE]` trains in a process of its own; with
-`--die` it kills itself there, as `kill -9` would.
+`python -m tests.support.letters CONFIG [--die WHERE] [--fsdp]` trains in a process of its own; with
+`--die` it kills itself there, as `kill -9` would, and with `--fsdp` its parameters are sharded.
 """
 
 from __future__ import annotations
@@ -93,11 +93,29 @@ def _die_in(where: str) -> None:
         checkpoint.move_whole = die_at_call(3, checkpoint.move_whole)
 
 
+def _shard() -> None:
+    """FSDP2 as docs/training.md has it; accelerate offers it on GPUs only, torch on CPUs too."""
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+
+    os.environ |= {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    }
+    PartialState(cpu=True)
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
 def main(argv: list[str]) -> None:
     """The process of its own."""
     import torch
 
     torch.set_num_threads(1)
+    if "--fsdp" in argv:
+        _shard()
     if "--die" in argv:
         _die_in(argv[argv.index("--die") + 1])
     train_letters(json.loads(argv[0]))

@@ -22,10 +22,11 @@ def alone(tmp_path_factory):
     return folder / "run"
 
 
-def test_two_processes_equal_one_also_when_they_are_resumed(tmp_path, alone):
+@pytest.mark.parametrize("words", [(), ("--fsdp",)], ids=["copies", "FSDP2"])
+def test_two_processes_equal_one_also_when_they_are_resumed(tmp_path, alone, words):
     values = letter_config(tmp_path, **CHANGES)
-    train_in_two(values | {"steps": 2})
-    train_in_two(values)  # goes on from the checkpoint of the first
+    train_in_two(values | {"steps": 2}, words)
+    train_in_two(values, words)  # goes on from the checkpoint of the first
     both = [line for line in metrics(tmp_path / "run") if "reward" in line]
     for one, two in zip([x for x in metrics(alone) if "reward" in x], both, strict=True):
         assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
@@ -34,11 +35,11 @@ def test_two_processes_equal_one_also_when_they_are_resumed(tmp_path, alone):
         assert (tensor - weights[name]).abs().max() < 1e-4
 
 
-def train_in_two(values):
+def train_in_two(values, words):
     """Train in two processes."""
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
-        *("-m", "tests.support.letters", json.dumps(values)),
+        *("-m", "tests.support.letters", json.dumps(values), *words),
     ]
     done = subprocess.run(
         command,
