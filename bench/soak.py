@@ -2,7 +2,9 @@
 
 Every response that arrives is checked; at the end nothing may be left in the engine, no token
 uncounted and no memory gained. The last line is a JSON object, and the exit code 0 where all holds.
-`tests/contract/test_load.py` runs the same against its own server, for a shorter time.
+With `--plain` the same callers ask for as many plain choices instead, on the same server: what
+memory it gains then is vLLM's own. `tests/contract/test_load.py` runs the trees against its own
+server, for a shorter time.
 """
 
 from __future__ import annotations
@@ -89,14 +91,23 @@ class Soak:
         seconds: For how long.
         num_callers: Trees at one time.
         seed: Of what is asked and who hangs up.
+        is_plain: Ask for `n` choices without a tree.
     """
 
-    def __init__(self, server: Server, seconds: float, num_callers: int, seed: int) -> None:
+    def __init__(
+        self,
+        server: Server,
+        seconds: float,
+        num_callers: int,
+        seed: int,
+        is_plain: bool = False,
+    ) -> None:
         self.report = Report()
         self._server = server
         self._seconds = seconds
         self._num_callers = num_callers
         self._seed = seed
+        self._is_plain = is_plain
         self._memory: dict[str, list[int]] = {}
 
     async def run(self) -> Report:
@@ -124,7 +135,7 @@ class Soak:
     async def _ask(self, sdk: AsyncOpenAI, rng: random.Random, patience: float | None) -> str:
         tree, stream = rng.choice(TREES), rng.random() < 0.5
         width = int(str(tree["width"]))
-        num_choices = rng.choice([1, 2, width])
+        num_choices = width if self._is_plain else rng.choice([1, 2, width])
         try:
             async with asyncio.timeout(patience):
                 answer = await sdk.chat.completions.create(
@@ -133,13 +144,15 @@ class Soak:
                     n=num_choices,
                     max_tokens=rng.choice([16, 64, 200]),
                     stream=stream,
-                    extra_body={"tree": tree},
+                    extra_body={} if self._is_plain else {"tree": tree},
                 )
                 chunks = [chunk async for chunk in answer] if stream else []
         except TimeoutError:
             return "hung_up"
         except APIStatusError as error:
             return str(error.status_code)
+        if self._is_plain:
+            return "answered"
         wrong = wrong_stream(chunks, num_choices) if stream else wrong_whole(answer, num_choices)
         if wrong and len(self.report.invalid) < 10:
             self.report.invalid.append(wrong)
@@ -173,7 +186,7 @@ class Soak:
                 ("treepo_tokens_total", 'kind="generated"'),
             )
         )
-        report.tokens_unaccounted = engine - ours
+        report.tokens_unaccounted = 0.0 if self._is_plain else engine - ours
         for name, values in self._memory.items():
             quarter = len(values) // 4
             report.private_bytes[name] = _twelfths(values)
@@ -228,15 +241,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--callers", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plain", action="store_true", help="as many plain choices, no tree")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         model = build(Path(folder, "model"), max_length=MODEL_TOKENS)
         flags = ["--served-model-name", MODEL, "--kv-cache-memory-bytes", str(KV_BYTES)]
         with serve(model, Path(folder, "log"), *flags) as server:
-            report = asyncio.run(Soak(server, args.seconds, args.callers, args.seed).run())
+            soak = Soak(server, args.seconds, args.callers, args.seed, args.plain)
+            report = asyncio.run(soak.run())
     for problem in report.problems:
         print(problem, file=sys.stderr)
-    print(json.dumps({"benchmark": "soak", "callers": args.callers, **asdict(report)}))
+    settings = {"benchmark": "soak", "callers": args.callers, "is_plain": args.plain}
+    print(json.dumps({**settings, **asdict(report)}))
     return 1 if report.problems else 0
 
 

@@ -67,7 +67,7 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                 for side in SIDES:
                     yield Cell(kind, in_flight, length, args.segment, number, side)
         for segment in args.grid:
-            for side in (BASELINE, "tree, even", "lockstep, even"):
+            for side in (BASELINE, "tree, even", "tree, even, root 1", "lockstep, even"):
                 yield Cell("fixed", args.grid_in_flight, args.grid_tokens, segment, number, side)
 
 
@@ -204,12 +204,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--samples", type=Path, default=Path("throughput-samples.jsonl"))
     parser.add_argument("--in-flight", type=int, nargs="*", default=[1, 8, 32])
     parser.add_argument("--kinds", nargs="*", default=["fixed", "natural"])
-    parser.add_argument("--tokens", type=int, default=64, help="of a trajectory of fixed length")
+    parser.add_argument("--tokens", type=int, default=128, help="of a trajectory of fixed length")
     parser.add_argument("--longest", type=int, default=160, help="of one of natural length")
-    parser.add_argument("--segment", type=int, default=16)
-    parser.add_argument("--grid", type=int, nargs="*", default=[16, 32, 64], help="segment lengths")
-    parser.add_argument("--grid-tokens", type=int, default=128)
-    parser.add_argument("--grid-in-flight", type=int, default=4)
+    parser.add_argument("--segment", type=int, default=32)
+    parser.add_argument("--grid", type=int, nargs="*", default=[32, 64, 128], help="segments")
+    parser.add_argument("--grid-tokens", type=int, default=256)
+    parser.add_argument("--grid-in-flight", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-num-seqs", type=int, default=128)
     parser.add_argument("--vllm", type=json.loads, default={}, help="more engine arguments, JSON")

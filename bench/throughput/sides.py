@@ -99,9 +99,10 @@ def tree(fields: Mapping[str, Any]) -> Side:
 
         async def one(prompt: list[int]) -> Answer:
             started = time.perf_counter()
-            stats = (await sample_tree(engine, Job(prompt, load.sampling, config))).stats
-            seconds = time.perf_counter() - started
-            return Answer(WIDTH, stats.trajectory_tokens, stats.generated_tokens, seconds)
+            found = await sample_tree(engine, Job(prompt, load.sampling, config))
+            seconds, stats = time.perf_counter() - started, found.stats
+            complete = len(found.trajectories)
+            return Answer(complete, stats.trajectory_tokens, stats.generated_tokens, seconds)
 
         return await asyncio.gather(*(one(prompt) for prompt in load.prompts))
 
@@ -172,5 +173,6 @@ SIDES: dict[str, Side] = {
     "n=16": plain,
     "tree, entropy": tree({}),
     "tree, even": tree(EVEN),
+    "tree, even, root 1": tree(EVEN | {"root_branching": 1}),
     "lockstep, even": lockstep,
 }

@@ -71,7 +71,8 @@ class PathRequest:
 
     `token_ids` is the prompt followed by `num_inherited_tokens` tokens that ancestors generated;
     the sequence belongs to the request and is not changed by anybody. `sampling` is already
-    reduced to what is left of this path.
+    reduced to what is left of this path. Where it `may_branch`, its tokens are wanted soon: until
+    they are seen, no child can start.
     """
 
     id: str
@@ -79,6 +80,7 @@ class PathRequest:
     token_ids: Sequence[int]
     num_inherited_tokens: int
     sampling: Sampling
+    may_branch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ STREAM_INTERVAL = 16
 """Tokens per chunk. Nearly all that long chunks save is saved at 16 (vLLM's output processor takes
 3.0 microseconds a token, 4.9 at 1 and 2.9 at 64); a decision comes half an interval late on
 average, and the usual KV block is no shorter."""
+BRANCHING_INTERVAL = 4
+"""Tokens per chunk of a path that may branch: a fork is seen with the chunk that it lies in, its
+children start then, and forks nest. Few paths of a tree are of this kind."""
 
 _SHUTDOWN_S = 30.0
 """Seconds for vLLM's processes to end by themselves; killed ones leave shared memory behind."""
@@ -54,7 +57,7 @@ class VllmEngine:
 
     Args:
         client: A running `AsyncLLM`, or the engine client of vLLM's server.
-        stream_interval: Tokens per chunk.
+        stream_interval: Tokens per chunk, at most `BRANCHING_INTERVAL` on a path that may branch.
         entropies: Where exact entropies are found; without it, or once it has failed, paths
             report surprisal.
     """
@@ -90,7 +93,7 @@ class VllmEngine:
 
         Args:
             model: A local folder or a name on the model hub.
-            stream_interval: Tokens per chunk.
+            stream_interval: As in the constructor.
             entropies: As in the constructor; by default a ring of the engine's own.
             **arguments: vLLM's `AsyncEngineArgs`.
         """
@@ -197,7 +200,9 @@ class VllmEngine:
                 row.release()
 
     def _outputs(self, request: PathRequest, row: EntropyRow | None) -> Any:
-        sampling, context = request.sampling, self._context
+        sampling, context, interval = request.sampling, self._context, self._stream_interval
+        if request.may_branch:
+            interval = min(interval, BRANCHING_INTERVAL)
         logprobs = sampling.logprobs
         is_surprisal = self._info.uncertainty is Uncertainty.SURPRISAL
         if logprobs is None and (sampling.wants_logprobs or is_surprisal):
@@ -207,7 +212,7 @@ class VllmEngine:
             to_params(
                 sampling,
                 logprobs=logprobs,
-                stream_interval=self._stream_interval,
+                stream_interval=interval,
                 extra_args=row.extra_args if row else None,
             ),
             request.id,

@@ -101,6 +101,7 @@ def path_request(
             seed=_derive_seed(sampling.seed, path.key),
             stop=sampling.stop if _starts_whole(path) else (),
         ),
+        may_branch=not path.is_late and growth.config.width * path.mass >= 2,
     )
 
 

@@ -42,13 +42,14 @@ def random_boundaries(growth: Growth, wave: Wave, rng: random.Random) -> Iterato
     """The paper's: sources in random order, each cut at a uniform boundary before its last part.
 
     The prompt's end is among the boundaries, so a path may be started afresh. Without any source
-    one fresh path is opened.
+    all that is missing starts afresh, at once: one after another would take as many times as long
+    (the paper's code opens one a round).
     """
     sources = _sources(wave)
     rng.shuffle(sources)
     places = [(path, rng.choice(growth.boundaries(path))) for path in sources]
     if not places:
-        yield Branch(None, 0, 1, is_late=True)
+        yield Branch(None, 0, wave.width - wave.num_finished, is_late=True)
         return
     yield from _handed_out(growth, wave, places)
 

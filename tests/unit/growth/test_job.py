@@ -46,6 +46,22 @@ def test_no_path_asks_for_more_than_is_left_of_the_trees_budget(left, expected):
     assert sampling.min_tokens == min(11, expected)
 
 
+@pytest.mark.parametrize(
+    ("width", "children", "is_late", "expected"),
+    [(16, 1, False, True), (16, 7, False, True), (16, 15, False, False), (16, 1, True, False)],
+)
+def test_tokens_are_wanted_soon_where_two_leaves_are_still_to_come(
+    width, children, is_late, expected
+):
+    growth = Growth([7, 8], TreeConfig(width=width).resolve(1, 20, 0.5), 1)
+    (trunk,) = growth.open_wave(width, 1)
+    trunk.extend(Chunk([1, 2, 3]))
+    job = Job([7, 8], Sampling(20), growth.config)
+    assert path_request(job, "t", growth, trunk, None).may_branch == (width > 1)
+    child = growth.open_branch(Branch(trunk, 2, children, is_late=is_late), trunk.wave)[0]
+    assert path_request(job, "t", growth, child, None).may_branch == expected
+
+
 def test_a_seeded_childs_seed_is_its_place_and_no_seed_stays_none():
     assert forked(4, seed=3).sampling.seed == forked(4, seed=3).sampling.seed
     assert forked(4, seed=3).sampling.seed != forked(1, seed=3).sampling.seed

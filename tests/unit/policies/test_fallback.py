@@ -47,9 +47,9 @@ def test_only_paths_that_ended_well_are_sources(name):
 
 
 @pytest.mark.parametrize("name", ["random", "entropy", "disagreement"])
-def test_without_a_source_one_fresh_path_is_opened(name):
-    growth, _ = forest((9, Finish.LENGTH, None))
-    assert branches(name, growth) == [Branch(None, 0, 1, is_late=True)]
+def test_without_a_source_all_that_is_missing_starts_afresh_at_once(name):
+    growth, _ = forest((9, Finish.LENGTH, None), width=16)
+    assert branches(name, growth) == [Branch(None, 0, 15, is_late=True)]
 
 
 def test_random_cuts_are_uniform_over_the_boundaries_inside_the_path():
