@@ -33,12 +33,11 @@ Deliver = Callable[[npt.NDArray[np.float32]], None]
 
 _log = logging.getLogger(__name__)
 
-_CHUNK_LOGITS = {"cpu": 1 << 20}
+_CHUNK_LOGITS = {"cpu": 1 << 19}
 _ACCELERATOR_CHUNK_LOGITS = 1 << 24
 """Logits measured at a time, 4 bytes each, with two temporaries as large: a CPU's cache holds
 few, and vLLM leaves little of an accelerator's memory free."""
 
-_NOTHING = -200.0  # exp() of it is 0 in float32; unlike -inf it stays finite when multiplied by 0
 _MAX_IN_FLIGHT = 64
 
 
@@ -95,12 +94,12 @@ def row_entropies(
     for start in range(0, num_rows, step):
         at = slice(start, start + step)
         rows = logits[at] if index is None else logits.index_select(0, index[at])
-        shifted = rows.float() - rows.amax(1, keepdim=True)
+        below = rows.amax(1, keepdim=True).float() - rows
         if temperatures is not None:
-            shifted /= temperatures[at].unsqueeze(1)
-        weights = shifted.clamp_(min=_NOTHING).exp()
-        total = weights.sum(1)
-        parts.append(total.log() - weights.mul_(shifted).sum(1) / total)
+            below /= temperatures[at].unsqueeze(1)
+        # With the best at 0 no term is negative and nothing cancels; 0 * inf is no term at all.
+        weights = below.neg().softmax(1)
+        parts.append(weights.amax(1).log().neg() + weights.mul_(below).nansum(1))
     return torch.cat(parts)
 
 
