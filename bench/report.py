@@ -15,7 +15,7 @@ from typing import Any
 from bench.results import FOLDER, ROOT, Result, write_result
 from bench.sections.accuracy import clock, quality, reasoner, search, verdict
 from bench.sections.peers import peers
-from bench.sections.speed import controller, entropy, fairness, overhead, throughput, train
+from bench.sections.speed import controller, entropy, fairness, hang_up, overhead, throughput, train
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 README = ROOT / "README.md"
@@ -42,6 +42,7 @@ SECTIONS: dict[str, tuple[str, str, Section]] = {
     "overhead": ("What a tree that never branches costs", "bench.overhead", overhead),
     "entropy": ("What exact entropies cost", "bench.entropy", entropy),
     "fairness": ("What plain requests feel of trees", "bench.fairness", fairness),
+    "hang_up": ("What is left when a caller hangs up", "bench.hang_up", hang_up),
     "train": ("The packed update", "bench.train", train),
 }
 """Name of the result file: heading, what makes it, and how it is told."""

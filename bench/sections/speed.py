@@ -118,6 +118,22 @@ def fairness(result: Json) -> str:
     return f"{note}\n{table(head, rows)}"
 
 
+def hang_up(result: Json) -> str:
+    """How long a tree outlives its caller."""
+    config = result["config"]
+    rows = [
+        [left, f"{1000 * found['median_s']:.0f} ms", f"{1000 * found['max_s']:.0f} ms"]
+        for left, found in result["summary"].items()
+    ]
+    note = (
+        f"From hanging up until the engine and the server hold nothing of a tree of "
+        f"{config['tree']['width']} running paths, {config['turns']} times each; model: "
+        f"{config['model']}; the goal is {config['goal_s']:g} s. Beside the aborts a step of the "
+        "engine that has begun is run to its end, so that a large model adds its step time.\n"
+    )
+    return f"{note}\n{table(('the caller left', 'median', 'longest'), rows)}"
+
+
 def train(result: Json) -> str:
     """The packed update against one row for each trajectory."""
     head = ("tree", "tokens, packed and not", "token ratio", "speed-up", "of the ratio",

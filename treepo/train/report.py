@@ -76,7 +76,7 @@ class Report:
         """One step's figures."""
         self._write({"step": step, **metrics})
         self._bar.update(self._task, completed=step)
-        shown = "  ".join(f"{name} {metrics[name]:.3g}" for name in _SHOWN if name in metrics)
+        shown = "  ".join(f"{name} {_short(metrics[name])}" for name in _SHOWN if name in metrics)
         self.say(f"step {step}  {shown}")
 
     def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
@@ -112,6 +112,12 @@ _SHOWN = (
     "tokens",
     "seconds",
 )
+
+
+def _short(value: float) -> str:
+    """Three digits; a count as it is."""
+    is_count = float(value).is_integer() or abs(value) >= 1000
+    return f"{value:.0f}" if is_count else f"{value:.3g}"
 
 
 def _step(line: str) -> int:
