@@ -4,7 +4,8 @@
 Here one plan at a time answers a block of problems, so many at once, and the plans take turns,
 block by block. Accuracies are those of `bench.quality`, which has more problems; what is measured
 here are seconds, and from both comes the time in which independent sampling is as often right as a
-plan. `python -m bench.clock` writes its result file.
+plan. `python -m bench.clock` writes its result file; `--only judge` holds the seconds that are in it
+against the accuracies of today.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bench.quality import BASE, WIDTH, make_problem
 from bench.reasoner.model import prepare_reasoner
 from bench.reasoner.problems import BENCH_LEVEL, problems
 from bench.report import publish
-from bench.results import FOLDER, make_result
+from bench.results import FOLDER, Result, make_result
 from treepo.engines.base import Engine
 from treepo.errors import EngineError
 from treepo.growth.reference import EntropyReference
@@ -159,26 +160,44 @@ async def run(engine: Engine, tokenizer: Any, args: argparse.Namespace) -> list[
     return [sample for sample in samples if sample["block"] >= 0]
 
 
+def judged(result: Result) -> Result:
+    """The result with accuracies as `bench.quality` knows them now; the seconds stay."""
+    quality = json.loads((FOLDER / "quality.json").read_text())
+    source = {"commit": quality["commit"], "problems": quality["summary"]["problems"]}
+    rows = summarise(result.samples, accuracies(quality["summary"]))
+    return result.model_copy(
+        update={"config": {**result.config, "accuracies": source}, "summary": {"rows": rows}}
+    )
+
+
+def measured(args: argparse.Namespace) -> Result:
+    """All plans in turns on an engine of its own."""
+    arguments = {"max_model_len": 448, "max_num_seqs": 128}
+    backend = VllmBackend(str(prepare_reasoner()), arguments)
+    with backend.engine() as engine:
+        samples = asyncio.run(run(engine, backend.tokenizer(), args))
+    config = {
+        "in_flight": args.in_flight, "base": BASE, "sampling": SAMPLING, "vllm": arguments,
+        "plans": {plan.name: dict(plan.tree) for plan in PLANS},
+    }  # fmt: skip
+    return make_result("clock", seed=0, config=config, samples=samples, summary={"rows": []})
+
+
 def main() -> None:
     """Measure, compare, write."""
     parser = argparse.ArgumentParser(prog="python -m bench.clock", description=__doc__)
     parser.add_argument("--in-flight", type=int, default=8, help="problems at one time")
     parser.add_argument("--blocks", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no block after that")
+    parser.add_argument("--only", choices=("judge",), help="the seconds there are, anew")
     args = parser.parse_args()
-    arguments = {"max_model_len": 448, "max_num_seqs": 128}
-    backend = VllmBackend(str(prepare_reasoner()), arguments)
-    with backend.engine() as engine:
-        samples = asyncio.run(run(engine, backend.tokenizer(), args))
-    quality = json.loads((FOLDER / "quality.json").read_text())
-    rows = summarise(samples, accuracies(quality["summary"]))
-    config = {
-        "in_flight": args.in_flight, "base": BASE, "sampling": SAMPLING, "vllm": arguments,
-        "plans": {plan.name: dict(plan.tree) for plan in PLANS},
-        "accuracies": {"commit": quality["commit"], "problems": quality["summary"]["problems"]},
-    }  # fmt: skip
-    publish(make_result("clock", seed=0, config=config, samples=samples, summary={"rows": rows}))
-    print(json.dumps(rows))
+    if args.only == "judge":
+        result = Result.model_validate_json((FOLDER / "clock.json").read_text())
+    else:
+        result = measured(args)
+    result = judged(result)
+    publish(result)
+    print(json.dumps(result.summary["rows"]))
 
 
 if __name__ == "__main__":
