@@ -4,8 +4,8 @@
 Here one plan at a time answers a block of problems, so many at once, and the plans take turns,
 block by block. Accuracies are those of `bench.quality`, which has more problems; what is measured
 here are seconds, and from both comes the time in which independent sampling is as often right as a
-plan. `python -m bench.clock` writes its result file; `--only judge` holds the seconds that are in it
-against the accuracies of today.
+plan. `python -m bench.clock` writes its result file; `--only judge` holds the seconds in it against
+the accuracies of today.
 """
 
 from __future__ import annotations

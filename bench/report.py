@@ -67,8 +67,8 @@ def readme(folder: Path = FOLDER) -> str:
     """The README with its table of the verdict as the result file has it."""
     before, rest = README.read_text().split(_MARKS[0])
     _, after = rest.split(_MARKS[1])
-    result = json.loads((folder / "quality.json").read_text())
-    return f"{before}{_MARKS[0]}{verdict(result)}{_MARKS[1]}{after}"
+    results = (json.loads((folder / f"{name}.json").read_text()) for name in ("quality", "clock"))
+    return f"{before}{_MARKS[0]}{verdict(*results)}{_MARKS[1]}{after}"
 
 
 def publish(result: Result) -> None:

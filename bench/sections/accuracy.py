@@ -32,25 +32,33 @@ def quality(result: Json) -> str:
     return f"{notes}\n{table(head, rows)}\n{said}\n{_saving(summary)}"
 
 
-def verdict(result: Json) -> str:
-    """The figures of the README: three plans, and what is to be said of the default tree."""
-    summary = result["summary"]
-    rows = {row["plan"]: row for row in summary["rows"]}
+def verdict(result: Json, timed: Json) -> str:
+    """The figures of the README, from the results of `bench.quality` and `bench.clock`."""
+    rows = {row["plan"]: row for row in result["summary"]["rows"]}
+    times = {row["plan"]: row for row in timed["summary"]["rows"]}
+    width = result["config"]["width"]
     names = {
-        "independent": f"{result['config']['width']} independent samples",
+        "independent": f"{width} independent samples",
         "independent, start 4, until 0.95": "the same, four at a time, until 95 % sure",
         "entropy": "the default tree",
+        "even, root 2": "the paper's even split of two roots",
     }
-    head = ("", "generated tokens", "right", "against independent samples at its tokens, points")
-    shown = [
-        [
-            said,
-            f"{rows[plan]['majority']['tokens']['value']:.0f}",
-            percent(rows[plan]["majority"]["accuracy"]["value"]),
-            points(rows[plan]["majority"]["difference"]) if plan != "independent" else "",
-        ]
-        for plan, said in names.items()
-    ]
+    head = ("", "generated tokens", "right", "against independent samples at its tokens, points",
+            f"answers a second over `n={width}`")  # fmt: skip
+    shown = []
+    for plan, said in names.items():
+        found, is_base = rows[plan]["majority"], plan == "independent"
+        time = times[f"independent, {width}" if is_base else plan]
+        speeds = " to ".join(f"{end:.2f}" for end in time["speedup_range"])
+        shown.append(
+            [
+                said,
+                f"{found['tokens']['value']:.0f}",
+                percent(found["accuracy"]["value"]),
+                "" if is_base else points(found["difference"]),
+                "" if is_base else f"{time['speedup']:.2f} ({speeds})",
+            ]
+        )
     return table(head, shown)
 
 
