@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 from openai import APIStatusError, AsyncOpenAI
 
-from tests.support.server import Server, metric_in, serve
+from tests.support.server import SMALL_CACHES, Server, metric_in, serve
 from tests.support.tiny_chat import build
 
 HANG_UP_SHARE = 0.2
@@ -114,8 +114,14 @@ class Soak:
         """Soak, wait until the server is quiet, and say how it went."""
         before = await self._metrics()
         start = time.monotonic()
+        # A connection of its own for each request: one that was idle may be closed by the server in
+        # the moment in which it is used again, which only a retry would hide, and errors with it.
         sdk = AsyncOpenAI(
-            base_url=f"{self._server.url}/v1", api_key="none", max_retries=0, timeout=300
+            base_url=f"{self._server.url}/v1",
+            api_key="none",
+            max_retries=0,
+            timeout=300,
+            default_headers={"Connection": "close"},
         )
         async with sdk:
             watch = asyncio.create_task(self._watch_memory())
@@ -246,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = build(Path(folder, "model"), max_length=MODEL_TOKENS)
         flags = ["--served-model-name", MODEL, "--kv-cache-memory-bytes", str(KV_BYTES)]
-        with serve(model, Path(folder, "log"), *flags) as server:
+        with serve(model, Path(folder, "log"), *flags, **SMALL_CACHES) as server:
             soak = Soak(server, args.seconds, args.callers, args.seed, args.plain)
             report = asyncio.run(soak.run())
     for problem in report.problems:

@@ -67,6 +67,11 @@ def metric_in(text: str, name: str, labels: str = "") -> float:
     return sum(float(value) for value in values)
 
 
+SMALL_CACHES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16", "LRU_CACHE_CAPACITY": "16"}
+"""Environment under which a worker's memory says something: oneDNN keeps a kernel for each size of
+batch it has seen, 1,024 of them by default, which takes minutes and hundreds of MB to fill."""
+
+
 @contextmanager
 def serve(model: Path, log: Path, *flags: str, **environment: str) -> Iterator[Server]:
     """`treepo serve` of a model folder, until the block is left and it was told to stop by Ctrl-C.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.server import Server, serve
+from tests.support.server import SMALL_CACHES, Server, serve
 
 MODEL = "tiny"
 MAX_LENGTH = 4096
@@ -27,5 +27,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     model = build(folder / "model", max_length=MAX_LENGTH)
     alias = ["--tree-alias", f"{ALIAS}={json.dumps(ALIAS_TREE)}"]
-    with serve(model, folder / "log", *FLAGS, *alias, TREEPO_MAX_WIDTH=str(MAX_WIDTH)) as running:
+    environment = {"TREEPO_MAX_WIDTH": str(MAX_WIDTH), **SMALL_CACHES}
+    with serve(model, folder / "log", *FLAGS, *alias, **environment) as running:
         yield running
