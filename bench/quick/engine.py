@@ -34,14 +34,15 @@ def engine_checks() -> Iterator[Check]:
     arguments = {"max_model_len": 512, "max_num_seqs": 128}
     arguments["logits_processors"] = [processor_fqcn()]  # type: ignore[assignment]
     backend = VllmBackend(str(prepare_reasoner()), arguments)
-    with backend.engine() as engine:
-        yield from _throughput(engine, backend.tokenizer())
-        yield from _overhead(engine, backend.tokenizer())
-        yield _entropy(engine)
-        yield from _quality(engine, backend.tokenizer())
+    # One event loop for all: vLLM's client is dead once the loop that it first ran in has ended.
+    with backend.engine() as engine, asyncio.Runner() as loop:
+        yield from _throughput(loop, engine, backend.tokenizer())
+        yield from _overhead(loop, engine, backend.tokenizer())
+        yield _entropy(loop, engine)
+        yield from _quality(loop, engine, backend.tokenizer())
 
 
-def _throughput(engine: Any, tokenizer: Any) -> Iterator[Check]:
+def _throughput(loop: asyncio.Runner, engine: Any, tokenizer: Any) -> Iterator[Check]:
     """A tree against `n=16`: trajectories a second, and generated tokens."""
     rows = committed("throughput")["summary"]["rows"]
     like = [r for r in rows if (r["side"], r["kind"], r["in_flight"]) == (_SIDE, *_LOAD)]
@@ -49,29 +50,29 @@ def _throughput(engine: Any, tokenizer: Any) -> Iterator[Check]:
     load = (*_LOAD, then["max_tokens"], then["segment_tokens"])
     cells, samples = [Cell(*load, 0, name) for name in (BASELINE, _SIDE)], list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(run(engine, tokenizer, cells, samples, Path(folder, "samples.jsonl")))
+        loop.run(run(engine, tokenizer, cells, samples, Path(folder, "samples.jsonl")))
     now = next(row for row in summarise(samples) if row["side"] == _SIDE)
     yield Check(f"{_SIDE}: speed over n=16", now["speedup"], then["speedup"], 1.5, is_cost=False)
     yield Check(f"{_SIDE}: tokens over n=16", now["tokens_ratio"], then["tokens_ratio"], 1.1)
 
 
-def _overhead(engine: Any, tokenizer: Any) -> Iterator[Check]:
+def _overhead(loop: asyncio.Runner, engine: Any, tokenizer: Any) -> Iterator[Check]:
     """A tree that never branches, over a plain request."""
     args = Namespace(requests=16, prompt_tokens=64, tokens=_TOKENS, rounds=_ROUNDS, seed=11)
-    samples = asyncio.run(overhead.Overhead(engine, tokenizer, args).rounds())
+    samples = loop.run(overhead.Overhead(engine, tokenizer, args).rounds())
     now, then = overhead.summarise(samples), committed("overhead")["summary"]
     yield Check("one path: speed over plain", now["ratio"], then["ratio"], 1.15, is_cost=False)
 
 
-def _entropy(engine: Any) -> Check:
+def _entropy(loop: asyncio.Runner, engine: Any) -> Check:
     """Requests whose entropies are measured, over plain ones."""
-    samples = asyncio.run(entropy.measure(engine.client, 32, _TOKENS, _ROUNDS))
+    samples = loop.run(entropy.measure(engine.client, 32, _TOKENS, _ROUNDS))
     now = entropy.summarise(samples)["throughput_ratio"]
     then = committed("entropy")["summary"]["throughput_ratio"]
     return Check("entropies: speed over plain", now, then, 1.15, is_cost=False)
 
 
-def _quality(engine: Any, tokenizer: Any) -> Iterator[Check]:
+def _quality(loop: asyncio.Runner, engine: Any, tokenizer: Any) -> Iterator[Check]:
     """The default tree on some problems: its tokens, and what its leaves are worth."""
     plans = quality.chosen([quality.TREE])[:2]
     some = list(islice(problems("test", BENCH_LEVEL), _PROBLEMS))
@@ -81,8 +82,7 @@ def _quality(engine: Any, tokenizer: Any) -> Iterator[Check]:
         path = Path(folder, "trees.jsonl")
         with RolloutWriter(path) as writer:
             sampler = Sampler(engine, tokenizer, study)
-            work = sampler.fill(writer, study.tasks(), lambda plan, result: None, at_once=8)
-            asyncio.run(work)
+            loop.run(sampler.fill(writer, study.tasks(), lambda plan, result: None, at_once=8))
         verdict = make_verdict(asked, plans, known(path, study))
     row = verdict.row(quality.TREE)
     names = {problem.name for problem in asked}
