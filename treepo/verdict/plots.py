@@ -43,7 +43,7 @@ def plot_accuracy(verdict: Verdict, path: Path) -> None:
     axes.set_xlabel("generated tokens a problem")
     axes.set_ylabel("majority is right")
     axes.set_title(f"{len(verdict.problems)} problems; band and bars are 95 %")
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))  # covers nothing
     _save(figure, path)
 
 
