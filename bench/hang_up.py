@@ -58,20 +58,16 @@ def hang_up(server: Server, left: str, turn: int) -> Sample:
     headers = {"Content-Type": "application/json"}
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=_LIMIT_S)) as connection:
         connection.request("POST", "/v1/completions", json.dumps(body), headers)
-        _wait(server, "treepo_running_trees", 1)
+        while not any(_read(server, "treepo_running_trees")):
+            time.sleep(_PAUSE_S)
         if left != "at its start":
-            _wait(server, "vllm:num_requests_running", WIDTH)
+            server.wait_for(WIDTH, _LIMIT_S)
         if left == "in a stream":
             connection.getresponse().read(1000)
         started = time.perf_counter()
     while any(_read(server, *GAUGES)):
         time.sleep(_PAUSE_S)
     return Sample(left, turn, time.perf_counter() - started)
-
-
-def _wait(server: Server, gauge: str, value: int) -> None:
-    while _read(server, gauge) != [value]:
-        time.sleep(_PAUSE_S)
 
 
 def _read(server: Server, *gauges: str) -> list[float]:

@@ -248,11 +248,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--callers", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plain", action="store_true", help="as many plain choices, no tree")
+    parser.add_argument("--large-caches", action="store_true", help="oneDNN's as they are")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         model = build(Path(folder, "model"), max_length=MODEL_TOKENS)
         flags = ["--served-model-name", MODEL, "--kv-cache-memory-bytes", str(KV_BYTES)]
-        with serve(model, Path(folder, "log"), *flags, **SMALL_CACHES) as server:
+        caches = {} if args.large_caches else SMALL_CACHES
+        with serve(model, Path(folder, "log"), *flags, **caches) as server:
             soak = Soak(server, args.seconds, args.callers, args.seed, args.plain)
             report = asyncio.run(soak.run())
     for problem in report.problems:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.sections.markdown import Json, percent, points, table
+from bench.sections.markdown import Json, percent, points, spread, table
 
 
 def quality(result: Json) -> str:
@@ -49,14 +49,13 @@ def verdict(result: Json, timed: Json) -> str:
     for plan, said in names.items():
         found, is_base = rows[plan]["majority"], plan == "independent"
         time = times[f"independent, {width}" if is_base else plan]
-        speeds = " to ".join(f"{end:.2f}" for end in time["speedup_range"])
         shown.append(
             [
                 said,
                 f"{found['tokens']['value']:.0f}",
                 percent(found["accuracy"]["value"]),
                 "" if is_base else points(found["difference"]),
-                "" if is_base else f"{time['speedup']:.2f} ({speeds})",
+                "" if is_base else spread(time["speedup"], time["speedup_range"]),
             ]
         )
     return table(head, shown)
@@ -116,7 +115,7 @@ def clock(result: Json) -> str:
             f"{row['tokens']:.0f}",
             f"{row['seconds']:.2f}",
             f"{row['p50_s']:.1f}, {row['p95_s']:.1f}",
-            f"{row['speedup']:.2f} ({' to '.join(f'{end:.2f}' for end in row['speedup_range'])})",
+            spread(row["speedup"], row["speedup_range"]),
             f"{row['same_accuracy_speedup']:.2f}" if row["same_accuracy_speedup"] else "",
         ]
         for row in result["summary"]["rows"]

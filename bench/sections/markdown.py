@@ -19,6 +19,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def spread(value: float, ends: Sequence[float]) -> str:
+    """A ratio, and between which it lay."""
+    return f"{value:.2f} ({' to '.join(f'{end:.2f}' for end in ends)})"
+
+
 def points(gap: Json) -> str:
     """A difference of shares with its interval, in points."""
     return f"{100 * gap['value']:+.1f} ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f})"

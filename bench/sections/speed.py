@@ -6,9 +6,9 @@ stands in `bench/report.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from bench.sections.markdown import Json, percent, table
+from bench.sections.markdown import Json, percent, spread, table
 
 
 def throughput(result: Json) -> str:
@@ -26,7 +26,9 @@ def throughput(result: Json) -> str:
             f"{row['trajectories_per_s']:.2f}",
             f"{row['tokens_per_s']:.0f}",
             f"{row['p50_s']:.1f}, {row['p95_s']:.1f}",
-            _spread(row["speedup"], row["speedup_range"], row["rounds"]),
+            spread(row["speedup"], row["speedup_range"])
+            if row["rounds"] > 1
+            else f"{row['speedup']:.2f}",
             f"{row['answer_speedup']:.2f}",
             f"{row['tokens_ratio']:.2f}",
             f"{row['limit']:.2f}",
@@ -42,12 +44,6 @@ def throughput(result: Json) -> str:
         "starts with few paths) or the host holds it back; a tree cannot beat it.\n"
     )
     return f"{notes}\n{table(head, rows)}"
-
-
-def _spread(value: float, ends: Sequence[float], rounds: int) -> str:
-    """A ratio, and between which it lay where there was more than one round."""
-    spread = f" ({' to '.join(f'{end:.2f}' for end in ends)})" if rounds > 1 else ""
-    return f"{value:.2f}{spread}"
 
 
 def controller(result: Json) -> str:

@@ -193,7 +193,7 @@ def main() -> None:
     rows = summarise(samples)
     for row in rows:
         print(json.dumps(row))
-    config = {"model": Path(model).name, "width": WIDTH, "vllm": arguments, "rounds": args.rounds}
+    config = {"model": Path(model).name, "width": WIDTH, "vllm": arguments}
     result = make_result(args.name, seed=0, config=config, samples=samples, summary={"rows": rows})
     publish(result)
 

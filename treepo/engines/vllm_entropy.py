@@ -94,12 +94,12 @@ def row_entropies(
     for start in range(0, num_rows, step):
         at = slice(start, start + step)
         rows = logits[at] if index is None else logits.index_select(0, index[at])
-        below = rows.amax(1, keepdim=True).float() - rows
+        shifted = rows.float() - rows.amax(1, keepdim=True)
         if temperatures is not None:
-            below /= temperatures[at].unsqueeze(1)
-        # With the best at 0 no term is negative and nothing cancels; 0 * inf is no term at all.
-        weights = below.neg().softmax(1)
-        parts.append(weights.amax(1).log().neg() + weights.mul_(below).nansum(1))
+            shifted /= temperatures[at].unsqueeze(1)
+        # With the best at 0 all terms have one sign and nothing cancels; 0 * -inf is no term.
+        weights = shifted.softmax(1)
+        parts.append(0 - weights.amax(1).log() - weights.mul_(shifted).nansum(1))
     return torch.cat(parts)
 
 
