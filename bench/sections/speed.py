@@ -103,17 +103,18 @@ def fairness(result: Json) -> str:
     """What plain requests feel of a wide tree, and of as many plain paths."""
     summary, config = result["summary"], result["config"]
     head = ("slots that trees may use", "beside nothing", "beside plain `n=64`",
-            "beside a tree of width 64", "tree over plain", "by round")  # fmt: skip
+            "beside a tree of width 64", "tree over plain")  # fmt: skip
     known, share = summary["p95_ttft_s"], f"{config['share']:g}"
     rows = []
     for part, ratio in (("1", "tree_over_plain"), (share, "tree_over_plain_with_share")):
         waits = [known[f"{beside}, share {part}"] for beside in ("nothing", "plain", "tree")]
         shown = [f"{1000 * wait:.0f} ms" for wait in waits]
-        by_round = ", ".join(f"{value:.2f}" for value in summary[f"{ratio}_by_round"])
-        rows.append([f"{float(part):.0%}", *shown, f"{summary[ratio]:.2f}", by_round])
+        compared = spread(summary[ratio], summary[f"{ratio}_interval"])
+        rows.append([f"{float(part):.0%}", *shown, compared])
     note = (
         "Time to first token of short plain requests, 95th percentile, "
-        f"{config['rounds'] * config['probes']} requests a cell; model: {config['model']}. "
+        f"{config['rounds'] * config['probes']} requests a cell, in {config['rounds']} alternating "
+        f"rounds; intervals of 95 % by bootstrap over the rounds; model: {config['model']}. "
         "With all slots in use a plain request waits until a path ends; with a share, slots stay "
         "free for it.\n"
     )
