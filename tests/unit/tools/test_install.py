@@ -45,13 +45,23 @@ def test_a_second_run_does_nothing(steps):
 
 
 @pytest.mark.parametrize("changed", ["LOCK", "WEIGHTS"])
-def test_other_packages_mean_a_new_environment(steps, changed):
+def test_other_packages_mean_a_new_environment(steps, changed, capsys):
     installed(steps)
+    assert capsys.readouterr().err == ""
     (install.VENV / "lib").mkdir()
     (install.VENV / "lib" / "stale.py").touch()
     getattr(install, changed).write_text("changed")
     assert installed(steps) == EVERYTHING
+    assert capsys.readouterr().err.endswith("since this has changed: packages\n")
     assert not (install.VENV / "lib").exists()
+
+
+@pytest.mark.parametrize(("part", "name"), [("python", "sys.version"), ("folder", "ROOT")])
+def test_another_python_or_folder_means_a_new_environment(steps, monkeypatch, capsys, part, name):
+    installed(steps)
+    monkeypatch.setattr(f"tools.install.{name}", install.ROOT / "other")
+    assert installed(steps) == EVERYTHING
+    assert capsys.readouterr().err.endswith(f"since this has changed: {part}\n")
 
 
 def test_other_metadata_means_the_project_alone_again(steps):
