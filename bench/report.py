@@ -72,15 +72,22 @@ def readme(folder: Path = FOLDER) -> str:
 
 
 def publish(result: Result) -> None:
-    """Writes a result file, and the pages anew with it."""
+    """Writes a result file, and the pages anew with it.
+
+    The result comes first: what took hours to measure is kept though a page cannot be told.
+    """
     write_result(result)
     write_pages()
 
 
 def write_pages() -> None:
-    """Write what is told of the results, from their files."""
-    PAGE.write_text(page())
-    README.write_text(readme())
+    """Write what is told of the results, from their files: both pages or none."""
+    for path, text in _pages().items():
+        path.write_text(text)
+
+
+def _pages() -> dict[Path, str]:
+    return {PAGE: page(), README: readme()}
 
 
 def _origin(result: Mapping[str, Any], command: str) -> str:
@@ -98,8 +105,7 @@ def main() -> int:
     if "--check" not in sys.argv[1:]:
         write_pages()
         return 0
-    texts = {PAGE: page(), README: readme()}
-    stale = [path.name for path, text in texts.items() if path.read_text() != text]
+    stale = [path.name for path, text in _pages().items() if path.read_text() != text]
     print(f"stale: {', '.join(stale)}: python -m bench.report" if stale else "up to date")
     return 1 if stale else 0
 

@@ -33,7 +33,7 @@ def quality(result: Json) -> str:
 
 
 def verdict(result: Json, timed: Json) -> str:
-    """The figures of the README, from the results of `bench.quality` and `bench.clock`."""
+    """The figures of the README, as far as `bench.quality` and `bench.clock` have them."""
     rows = {row["plan"]: row for row in result["summary"]["rows"]}
     times = {row["plan"]: row for row in timed["summary"]["rows"]}
     width = result["config"]["width"]
@@ -47,15 +47,16 @@ def verdict(result: Json, timed: Json) -> str:
             f"answers a second over `n={width}`")  # fmt: skip
     shown = []
     for plan, said in names.items():
-        found, is_base = rows[plan]["majority"], plan == "independent"
-        time = times[f"independent, {width}" if is_base else plan]
+        if plan not in rows:
+            continue
+        found, time = rows[plan]["majority"], times.get(plan)
         shown.append(
             [
                 said,
                 f"{found['tokens']['value']:.0f}",
                 percent(found["accuracy"]["value"]),
-                "" if is_base else points(found["difference"]),
-                "" if is_base else spread(time["speedup"], time["speedup_range"]),
+                "" if plan == "independent" else points(found["difference"]),
+                spread(time["speedup"], time["speedup_range"]) if time else "",
             ]
         )
     return table(head, shown)

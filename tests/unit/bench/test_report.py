@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import PAGE, README, SECTIONS, page, readme
+from bench.sections.accuracy import verdict
 
 
 def gap(value: float) -> dict[str, float]:
@@ -28,6 +29,19 @@ def test_what_was_not_measured_is_named_with_its_command(tmp_path: Path) -> None
     text = page(tmp_path)
     assert text.count("Not measured yet") == len(SECTIONS)
     assert "`bench.quality` writes `quality.json`" in text
+
+
+def test_the_verdict_tells_the_plans_that_were_judged_and_the_speeds_that_were_measured() -> None:
+    rows = [
+        row("independent", 1280, 0.6), row("entropy", 960, 0.7), row("even, root 2", 640, 0.5)
+    ]  # fmt: skip
+    judged = {"config": {"width": 16}, "summary": {"rows": rows}}
+    timed = {"summary": {"rows": [{"plan": "entropy", "speedup": 1.5, "speedup_range": [1, 2]}]}}
+    assert verdict(judged, timed).splitlines()[2:] == [
+        "| 16 independent samples | 1280 | 60.0 % |  |  |",
+        "| the default tree | 960 | 70.0 % | +10.0 (+8.0 to +12.0) | 1.50 (1.00 to 2.00) |",
+        "| the paper's even split of two roots | 640 | 50.0 % | -10.0 (-12.0 to -8.0) |  |",
+    ]
 
 
 def test_a_result_is_shown_with_its_run(tmp_path: Path) -> None:
