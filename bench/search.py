@@ -26,6 +26,7 @@ from treepo.engines.scripted import ScriptedEngine, TokenMachine
 from treepo.growth.texts import Texts
 from treepo.sampler import Job, sample_tree
 from treepo.tree import Tree
+from treepo.verdict.plans import INDEPENDENT
 from treepo.votes.evidence import Sharing, effective_samples
 
 LETTERS = ".-abcdxy"  # the text of tokens 0 to 7; answers are made of a, b, c and d
@@ -110,7 +111,6 @@ def problems(chain: str, count: int) -> Iterator[Problem]:
 
 CHAINS = ("early", "late", "late, noisy", "three random steps", "memoryless")
 BUDGETS = (1, 2, 4, 8, 12, 16, 24, 32)
-INDEPENDENT = {"branching_factor": 1, "branching": "even", "fallback": "none"}
 POLICIES: dict[str, dict[str, Any]] = {
     "even, root 2, factor 2": {"branching": "even"},
     "even, root 8, factor 2": {"branching": "even", "root_branching": 8},
@@ -196,20 +196,21 @@ def _judge(trees: list[Tree], golds: list[str]) -> Row:
 def mean_entropy(chain: str) -> float:
     """Mean next-token entropy of a chain, in nats: what an engine's running reference finds."""
     engine = ScriptedEngine(next(problems(chain, 1)).machine)
-    job = Job(PROMPT, Sampling(1200, seed=0), _independent(64))
+    job = Job(PROMPT, Sampling(1200, seed=0), independent(64))
     tree = asyncio.run(sample_tree(engine, job))
     values = [value for node in tree.nodes for value in node.uncertainty]
     return float(np.mean(values))
 
 
-def _independent(width: int) -> TreeConfig:
+def independent(width: int) -> TreeConfig:
+    """`width` paths of which none branches."""
     return TreeConfig(width=width, root_branching=width, **INDEPENDENT)
 
 
 def compare(chain: str, count: int) -> dict[str, Any]:
     """All configurations on one chain, beside the independent curve."""
     reference = mean_entropy(chain)
-    curve = {n: asyncio.run(run(chain, count, _independent(n), reference)) for n in BUDGETS}
+    curve = {n: asyncio.run(run(chain, count, independent(n), reference)) for n in BUDGETS}
     rows = {
         name: asyncio.run(run(chain, count, TreeConfig(width=16, **fields), reference))
         for name, fields in POLICIES.items()

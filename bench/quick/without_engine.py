@@ -31,7 +31,7 @@ def controller_checks() -> Iterator[Check]:
 def search_checks() -> Iterator[Check]:
     """What a policy's tokens are worth on a chain of known law."""
     reference = search.mean_entropy(_CHAIN)
-    one = asyncio.run(search.run(_CHAIN, _PROBLEMS, _independent(), reference))
+    one = asyncio.run(search.run(_CHAIN, _PROBLEMS, search.independent(1), reference))
     for name in _POLICIES:
         config = TreeConfig(width=16, **search.POLICIES[name])
         row = asyncio.run(search.run(_CHAIN, _PROBLEMS, config, reference))
@@ -39,10 +39,6 @@ def search_checks() -> Iterator[Check]:
         before = committed("search")["summary"][_CHAIN][name]
         # A variance over 100 trees has a standard error of 14 %.
         yield Check(f"{_CHAIN}, {name}: worth of a path", worth, before, 1.6, is_cost=False)
-
-
-def _independent() -> TreeConfig:
-    return TreeConfig(width=1, root_branching=1, **search.INDEPENDENT)
 
 
 def train_checks() -> Iterator[Check]:
