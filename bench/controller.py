@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from bench.results import make_result, write_result
+from bench.report import publish
+from bench.results import make_result
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, EngineInfo, PathRequest, Sampling
 from treepo.engines.scripted import Script, ScriptedEngine, TokenMachine
@@ -269,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         samples=[asdict(sample) for sample in samples],
         summary=summary,
     )
-    write_result(result)
+    publish(result)
     print(json.dumps(summary))
     return 0 if summary["is_fast"] and summary["is_flat"] else 1
 

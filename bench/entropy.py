@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.results import make_result, write_result
+from bench.report import publish
+from bench.results import make_result
 from treepo.local.backends import VllmBackend
 
 TARGET_RATIO = 0.95
@@ -201,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         samples=[asdict(sample) for sample in samples],
         summary=summary,
     )
-    write_result(result)
+    publish(result)
     print(json.dumps(summary))
     return 0 if summary["is_free"] else 1
 

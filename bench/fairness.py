@@ -25,7 +25,8 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from bench.results import make_result, write_result
+from bench.report import publish
+from bench.results import make_result
 from tests.support.server import Server, serve
 from tests.support.tiny_chat import build
 
@@ -172,9 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     summary = summarise(samples, args.share)
     config = {**vars(args), "model": args.model or "tiny random", "tree": TREE, "n": WIDTH}
     raw = [asdict(sample) for sample in samples]
-    write_result(
-        make_result("fairness", seed=args.seed, config=config, samples=raw, summary=summary)
-    )
+    publish(make_result("fairness", seed=args.seed, config=config, samples=raw, summary=summary))
     print(json.dumps(summary))
     return 0
 

@@ -23,4 +23,3 @@ if [ $# -gt 0 ]; then
   "$PYTHON" -m bench.quality --model "$1" --name quality-gpu --trees "$WORK/trees.jsonl" \
     --problems "${PROBLEMS:-1500}" --max-tokens 512
 fi
-"$PYTHON" -m bench.report

@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.results import make_result, write_result
+from bench.report import publish
+from bench.results import make_result
 from treepo.config import TreeConfig
 from treepo.engines.base import Engine, Sampling
 from treepo.growth.decoder import PromptDecoder
@@ -168,9 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "target_ratio": TARGET_RATIO,
     }
     raw = [asdict(sample) for sample in samples]
-    write_result(
-        make_result("overhead", seed=args.seed, config=config, samples=raw, summary=summary)
-    )
+    publish(make_result("overhead", seed=args.seed, config=config, samples=raw, summary=summary))
     print(json.dumps(summary))
     return 0 if summary["is_met"] else 1
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.results import make_result, write_result
+from bench.report import publish
+from bench.results import make_result
 from treepo.answers.reader import Answer
 from treepo.config import TreeConfig
 from treepo.engines.base import Sampling
@@ -251,7 +252,7 @@ def main() -> None:
         }
         for sample in samples
     }
-    write_result(make_result("search", seed=0, config=config, samples=samples, summary=summary))
+    publish(make_result("search", seed=0, config=config, samples=samples, summary=summary))
     print(json.dumps(summary))
 
 

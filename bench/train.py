@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.results import make_result, write_result
+from bench.report import publish
+from bench.results import make_result
 from treepo.local.embedded import MODEL_NAME, prepare
 from treepo.train.advantage import AdvantageConfig, TreeAdvantages, advantages
 from treepo.train.config import LossConfig
@@ -231,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "target_quotient": TARGET_QUOTIENT,
     }
     raw = [asdict(sample) for sample in samples]
-    write_result(make_result("train", seed=args.seed, config=config, samples=raw, summary=summary))
+    publish(make_result("train", seed=args.seed, config=config, samples=raw, summary=summary))
     print(json.dumps(summary))
     return 0 if summary["is_met"] else 1
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import PAGE, README, SECTIONS, page, readme
+from bench.results import ROOT
 from bench.sections.accuracy import verdict
 
 
@@ -23,6 +24,11 @@ def row(plan: str, tokens: float, right: float) -> dict[str, Any]:
 def test_the_committed_page_is_the_one_that_the_results_give() -> None:
     assert PAGE.read_text() == page(), "run `python -m bench.report`"
     assert README.read_text() == readme(), "run `python -m bench.report`"
+
+
+def test_no_bench_writes_a_result_without_the_pages() -> None:
+    files = [file for file in (ROOT / "bench").rglob("*.py") if "write_result" in file.read_text()]
+    assert sorted(file.name for file in files) == ["report.py", "results.py"]
 
 
 def test_what_was_not_measured_is_named_with_its_command(tmp_path: Path) -> None:
