@@ -23,9 +23,9 @@ _MARKS = ("<!-- verdict -->\n", "<!-- /verdict -->\n")
 HEAD = """# Benchmarks
 
 Written by `python -m bench.report` from the files in `bench/results/`; do not edit it. Each file
-holds the raw samples, commit, versions, hardware, seed and configuration of its run. Intervals are
-95 %, by bootstrap over problems. The baseline of every quality number is independent sampling **at
-the same generated tokens**, not at the same `n`.
+holds the raw samples, commit, versions, hardware, seed and configuration of its run. Intervals of
+accuracies are 95 %, by bootstrap over problems. The baseline of every quality number is independent
+sampling **at the same generated tokens**, not at the same `n`.
 """
 
 Section = Callable[[Mapping[str, Any]], str]

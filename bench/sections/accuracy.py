@@ -43,8 +43,9 @@ def verdict(result: Json, timed: Json) -> str:
         "entropy": "the default tree",
         "even, root 2": "the paper's even split of two roots",
     }
-    head = ("", "generated tokens", "right", "against independent samples at its tokens, points",
-            f"answers a second over `n={width}`")  # fmt: skip
+    head = ("", "generated tokens", "right",
+            "against independent samples at its tokens, points (95 % interval)",
+            f"answers a second over `n={width}` (least and greatest turn)")  # fmt: skip
     shown = []
     for plan, said in names.items():
         if plan not in rows:
@@ -123,11 +124,11 @@ def clock(result: Json) -> str:
     ]
     notes = (
         f"{result['config']['in_flight']} problems at a time, one plan after the other, "
-        f"{result['summary']['rows'][0]['blocks']} turns. `right` is taken from the table of "
-        f"accuracies ({result['config']['accuracies']['problems']} problems), with its "
-        "uncertainty. The last column is the time in which independent samples, as many as it "
-        "takes, are as often right, over the plan's own; empty where the plan is outside of what "
-        "1 to 16 samples reach.\n"
+        f"{result['summary']['rows'][0]['blocks']} turns, in parentheses the least and the "
+        "greatest. `right` is taken from the table of accuracies "
+        f"({result['config']['accuracies']['problems']} problems), with its uncertainty. The last "
+        "column is the time in which independent samples, as many as it takes, are as often right, "
+        "over the plan's own; empty where the plan is outside of what 1 to 16 samples reach.\n"
     )
     return f"{notes}\n{table(head, rows)}"
 

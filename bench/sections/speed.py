@@ -70,7 +70,8 @@ def overhead(result: Json) -> str:
     entropy_low, entropy_high = found["entropy_ratio_interval"]
     return (
         f"Speed of plain requests = 1: as trees {found['ratio']:.3f} ({low:.3f} to {high:.3f}), "
-        f"with entropies {found['entropy_ratio']:.3f} ({entropy_low:.3f} to {entropy_high:.3f}).\n"
+        f"with entropies {found['entropy_ratio']:.3f} ({entropy_low:.3f} to {entropy_high:.3f}); "
+        "in parentheses 95 % intervals of the median round, by bootstrap over the rounds.\n"
     )
 
 
