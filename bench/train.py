@@ -1,10 +1,11 @@
 """A policy update on packed trees against one row for each trajectory: same trees, same machine.
 
 Both sides compute the same gradient (how near they come is in the result) of the same model, in
-alternating rounds in one process, optimizer step included. Trees are made up of random tokens:
-what an update costs depends on their shape alone. Time is that of the CPU, which is what a quiet
-machine takes with one thread and what others at work disturb least; time by the clock stands
-beside it. The target is a speed-up of at least 0.8 of what the number of tokens promises.
+alternating rounds in one process, the step of the trainer's optimizer included. Trees are made up
+of random tokens: what an update costs depends on their shape alone. Time is that of the CPU, which
+is what a quiet machine takes with one thread and what others at work disturb least; time by the
+clock stands beside it. The target is a speed-up of at least 0.8 of what the number of tokens
+promises.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from bench.report import publish
 from bench.results import make_result
 from treepo.local.embedded import MODEL_NAME, prepare
 from treepo.train.advantage import AdvantageConfig, TreeAdvantages, advantages
-from treepo.train.config import LossConfig
+from treepo.train.config import LossConfig, OptimizerConfig
+from treepo.train.learner import make_optimizer
 from treepo.train.loss import Policy, policy_loss
 from treepo.train.pack import Row, pack, unpack
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
@@ -109,7 +111,7 @@ class Update:
         from transformers import AutoModelForCausalLM
 
         self.policy = Policy(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32))
-        self.optimizer = torch.optim.AdamW(self.policy.parameters(), lr=1e-6)
+        self.optimizer = make_optimizer(self.policy, OptimizerConfig())
         vocabulary = self.policy.model.config.vocab_size
         self.rows: dict[tuple[str, str], list[Row]] = {}
         self.divisors: dict[str, float] = {}

@@ -3,7 +3,7 @@
 One job: what happens on the devices. It knows neither where trees come from nor what is stored
 when. All ranks get the same batch, compute the same advantages and rows, and each takes its share
 of the rows, so that n processes make the step that one would have made. Another optimizer is a
-line in `Learner.__init__`; what a row's loss is stands in `loss.py`.
+line in `make_optimizer`; what a row's loss is stands in `loss.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from treepo.errors import ConfigError
 from treepo.train.advantage import TreeAdvantages, advantages
 from treepo.train.collect import Group
-from treepo.train.config import LoraConfig, TrainConfig
+from treepo.train.config import LoraConfig, OptimizerConfig, TrainConfig
 from treepo.train.export import Export, full_state
 from treepo.train.loss import Policy, mean_metrics, policy_loss
 from treepo.train.pack import Row, pack, padding_row
@@ -54,14 +54,7 @@ class Learner:
         if config.lora is not None:
             model = _with_adapters(model, config.lora)
         policy = self._policy(model.train())
-        options = config.optimizer
-        optimizer = torch.optim.AdamW(
-            [p for p in policy.parameters() if p.requires_grad],
-            lr=options.lr,
-            betas=options.betas,
-            weight_decay=options.weight_decay,
-            fused=True,
-        )
+        optimizer = make_optimizer(policy, config.optimizer)
         self.policy, self.optimizer = accelerator.prepare(policy, optimizer)
         self.num_updates = 0
 
@@ -233,6 +226,17 @@ class _Part:
     divisor: float
     num_rows: int
     anchors: list[Tensor] = field(default_factory=list)
+
+
+def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """What moves the parameters of a policy that learn."""
+    return torch.optim.AdamW(
+        [p for p in policy.parameters() if p.requires_grad],
+        lr=config.lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
 
 
 def _with_adapters(model: Any, config: LoraConfig) -> Any:
