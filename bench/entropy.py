@@ -179,11 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each")
     parser.add_argument("--turns", type=int, default=9, help="rounds of each kind")
     args = parser.parse_args(argv)
-
-    from treepo.engines.vllm_entropy import processor_fqcn
-
-    arguments = {"max_model_len": 1024, "logits_processors": [processor_fqcn()]}
-    with VllmBackend(args.model, arguments).engine() as engine:
+    with VllmBackend(args.model, {"max_model_len": 1024}).engine() as engine:
         client: Any = engine.client  # type: ignore[attr-defined]
         samples = asyncio.run(measure(client, args.running, args.tokens, args.turns))
     summary = summarise(samples)

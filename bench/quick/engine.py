@@ -16,7 +16,6 @@ from bench.quick.check import Check, committed
 from bench.reasoner.model import prepare_reasoner
 from bench.reasoner.problems import BENCH_LEVEL, problems
 from bench.throughput.__main__ import BASELINE, Cell, run, summarise
-from treepo.engines.vllm_entropy import processor_fqcn
 from treepo.local.backends import VllmBackend
 from treepo.rollout.files import RolloutWriter
 from treepo.verdict.collect import Sampler, Study, known
@@ -31,9 +30,7 @@ _PROBLEMS = 12
 
 def engine_checks() -> Iterator[Check]:
     """All checks of this module, on one engine."""
-    arguments = {"max_model_len": 512, "max_num_seqs": 128}
-    arguments["logits_processors"] = [processor_fqcn()]  # type: ignore[assignment]
-    backend = VllmBackend(str(prepare_reasoner()), arguments)
+    backend = VllmBackend(str(prepare_reasoner()), {"max_model_len": 512, "max_num_seqs": 128})
     # One event loop for all: vLLM's client is dead once the loop that it first ran in has ended.
     with backend.engine() as engine, asyncio.Runner() as loop:
         yield from _throughput(loop, engine, backend.tokenizer())
@@ -76,13 +73,13 @@ def _quality(loop: asyncio.Runner, engine: Any, tokenizer: Any) -> Iterator[Chec
     """The default tree on some problems: its tokens, and what its leaves are worth."""
     plans = quality.chosen([quality.TREE])[:2]
     some = list(islice(problems("test", BENCH_LEVEL), _PROBLEMS))
-    asked = [asyncio.run(quality.make_problem(problem)) for problem in some]
+    asked = [loop.run(quality.make_problem(problem)) for problem in some]
     study = Study(asked, plans, quality.BASE, {"max_tokens": 192, "wants_logprobs": False})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trees.jsonl")
         with RolloutWriter(path) as writer:
             sampler = Sampler(engine, tokenizer, study)
-            loop.run(sampler.fill(writer, study.tasks(), lambda plan, result: None, at_once=8))
+            loop.run(sampler.fill(writer, study.tasks(), lambda task, result: None, at_once=8))
         verdict = make_verdict(asked, plans, known(path, study))
     row = verdict.row(quality.TREE)
     names = {problem.name for problem in asked}
