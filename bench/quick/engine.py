@@ -15,7 +15,7 @@ from bench import entropy, overhead, quality
 from bench.quick.check import Check, committed
 from bench.reasoner.model import prepare_reasoner
 from bench.reasoner.problems import BENCH_LEVEL, problems
-from bench.throughput.__main__ import BASELINE, Cell, run, summarise
+from bench.throughput.cells import BASELINE, Cell, run, summarise
 from treepo.local.backends import VllmBackend
 from treepo.rollout.files import RolloutWriter
 from treepo.verdict.collect import Sampler, Study, known

@@ -2,7 +2,7 @@
 
 `plain` is vLLM's own `n`. A tree is `sample_tree`. `lockstep` is how the paper runs: every path of
 every prompt generates one segment, all wait for the slowest, then each goes on as a new request.
-They measure and compare nothing (`__main__.py`). Another way is another function in `SIDES`.
+They measure and compare nothing (`cells.py`). Another way is another function in `SIDES`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.throughput.__main__ import summarise
+from bench.throughput.cells import summarise
 from bench.throughput.sides import SIDES, WIDTH, Load
 from treepo.engines.scripted import EOS, Script, ScriptedEngine, TokenMachine
 
