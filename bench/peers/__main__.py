@@ -21,7 +21,7 @@ from bench.peers.driver import MOST_PROBLEMS, Settings
 from bench.peers.environments import python_of, version_of
 from bench.peers.judging import read_samples, summarise, whole_blocks
 from bench.peers.methods import METHODS, WIDTH, drive
-from bench.peers.sampling import Block, Segments, blocks, fill, limit_of, told
+from bench.peers.sampling import Block, Segments, blocks, fill, limit_of, settings_for
 from bench.quality import make_problem
 from bench.reasoner.model import prepare_reasoner
 from bench.reasoner.problems import BENCH_LEVEL, Problem, problems
@@ -56,7 +56,7 @@ def warm(server: Server, settings: Settings, log: Path) -> None:
     """Ask problems of the other split, so that kernels, counters and entropies are warm."""
     others = [_line(problem) for problem in islice(problems("train", BENCH_LEVEL), 4)]
     for method in METHODS[:2]:
-        drive(method, told(settings, server, method), others, log)
+        drive(method, settings_for(settings, server, method), others, log)
 
 
 def check_prompt(server: Server) -> None:

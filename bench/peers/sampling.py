@@ -76,7 +76,7 @@ class Segments:
 
     Attributes:
         path: JSON lines.
-        settings: What every method is told; `told` fills in the rest.
+        settings: What every method is told; `settings_for` fills in the rest.
     """
 
     path: Path
@@ -138,7 +138,7 @@ def measure(server: Counted, method: Method, settings: Settings, block: Block, l
     in its last minute: what else it does makes seconds longer, and engine `steps` not.
     """
     before = counts(server)
-    answers = drive(method, told(settings, server, method), block.problems, log)
+    answers = drive(method, settings_for(settings, server, method), block.problems, log)
     server.wait_for(0, QUIET_S)
     spent = {name: value - before[name] for name, value in counts(server).items()}
     return {
@@ -151,7 +151,7 @@ def measure(server: Counted, method: Method, settings: Settings, block: Block, l
     }
 
 
-def told(settings: Settings, server: Counted, method: Method) -> Settings:
+def settings_for(settings: Settings, server: Counted, method: Method) -> Settings:
     """The settings, with what is left open in them for this server and method."""
     return replace(
         settings, base_url=f"{server.url}/v1", method=method.method, options=method.options

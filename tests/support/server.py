@@ -1,4 +1,4 @@
-"""A real server for contract tests: `treepo serve` as a user starts it, on a free loopback port."""
+"""A real server for tests and benchmarks: `treepo serve` as a user starts it, on a free port."""
 
 from __future__ import annotations
 
