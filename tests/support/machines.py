@@ -55,6 +55,13 @@ class WordReader:
         return ToyAnswer(word, word) if mark else None
 
 
+class LastLetter:
+    """The answer is the last letter; None where there is none."""
+
+    async def read(self, text: str) -> ToyAnswer | None:
+        return ToyAnswer(text[-1], text[-1]) if text else None
+
+
 def find_word(mark: str = "z", length: int = 2) -> Callable[[str, int], int | None]:
     """A finder for answers of `length` characters behind `mark`."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.machines import CharDecoder, ToyAnswer
+from tests.support.machines import CharDecoder, LastLetter, ToyAnswer
 from treepo.config import TreeConfig
 from treepo.engines.base import Sampling
 from treepo.engines.scripted import EOS, Script, ScriptedEngine, TokenMachine
@@ -26,13 +26,6 @@ MACHINE = TokenMachine(
     "s",
 )
 POOL = {**INDEPENDENT, "width": 8, "root_branching": 8}
-
-
-class LastLetter:
-    """Reads the last letter as the answer."""
-
-    async def read(self, text: str) -> ToyAnswer | None:
-        return ToyAnswer(text[-1], text[-1]) if text else None
 
 
 def sample(fields: Mapping[str, Any], seed: int = 3, chunk_tokens: int = 4) -> Tree:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from treepo.answers.reader import Answer
+from tests.support.machines import CharDecoder, LastLetter
 from treepo.config import TreeConfig
 from treepo.engines.base import Sampling
 from treepo.engines.scripted import Script, ScriptedEngine, TokenMachine
@@ -32,21 +32,6 @@ POLICIES = [
 ]
 
 
-class Letters:
-    """Tokens 0 to 4 as letters."""
-
-    def decode(self, token_ids):
-        return "".join(".abcd"[token] for token in token_ids)
-
-
-class LastLetter:
-    """The last letter before the end is the answer; a bare end has none."""
-
-    async def read(self, text):
-        letters = text.rstrip(".")
-        return Answer(letters[-1], letters[-1]) if letters else None
-
-
 def machine(rng: random.Random) -> TokenMachine:
     """Two states with random chances for three letters and an end."""
     table = {}
@@ -69,7 +54,7 @@ async def pairs(numbers: range, fields: dict) -> list[tuple[Tree, Tree]]:
         )
         config = TreeConfig(width=6, segment_tokens=2, until=until, **fields)
         longest = Sampling(24 if "prune" in fields else 8, seed=number)
-        job = Job([7], longest, config, texts=Texts(Letters(), LastLetter()))
+        job = Job([7], longest, config, texts=Texts(CharDecoder(), LastLetter()))
         return await sample_tree(engine, job)
 
     trees = await asyncio.gather(
