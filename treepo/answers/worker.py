@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from importlib.metadata import entry_points
-from types import TracebackType
 from typing import Any, Final
 
 from treepo.answers.normalise import text_key, tidy
@@ -30,29 +29,6 @@ EXTRACTORS: Final = "treepo.answer_extractors"
 _MEMORY_BYTES: Final = 4 << 30
 _DIGITS: Final = 20
 _ROOT: Final = re.compile(r"√\s?([0-9]+|[A-Za-z])")
-
-
-class Boundary:
-    """Keeps what foreign code raises inside a `with` from ending the process.
-
-    A sympy routine, or an extractor somebody installed, may raise anything; the parent is told
-    the name of the exception and counts the text as one without an answer.
-    """
-
-    def __init__(self) -> None:
-        self.raised: str | None = None
-
-    def __enter__(self) -> Boundary:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> bool:
-        self.raised = kind.__name__ if kind else None
-        return kind is not None and issubclass(kind, Exception)
 
 
 def last_match(text: str, pattern: str) -> str | None:
@@ -153,10 +129,10 @@ _JOBS: Final[dict[str, Callable[[str, str], str | None]]] = {
 
 def answer(job: dict[str, Any]) -> dict[str, str | None]:
     """The reply to one job: `found`, or the name of what was `raised`."""
-    found = None
-    with Boundary() as boundary:
-        found = _JOBS[job["kind"]](job["text"], job["rule"])
-    return {"found": found, "raised": boundary.raised}
+    try:
+        return {"found": _JOBS[job["kind"]](job["text"], job["rule"]), "raised": None}
+    except Exception as error:  # noqa: BLE001 - sympy and installed extractors may raise anything
+        return {"found": None, "raised": type(error).__name__}
 
 
 def _limit_memory() -> None:
