@@ -1,7 +1,7 @@
 r"""When two answers are one vote: exact keys for numbers and words, without algebra.
 
 `plain_key` settles what needs no computer algebra and says None for the rest, which
-`answer_worker.py` reads with math-verify. Keys of numbers are reduced fractions (`1/2`, `-3`), keys
+`worker.py` reads with math-verify. Keys of numbers are reduced fractions (`1/2`, `-3`), keys
 of words are folded to one case and one kind of space. What counts as the same follows the usual
 graders of mathematics: a unit, a currency or a per cent sign behind or before a number is
 dropped, and `x = 5` is `5`. Where that would be a guess, two answers stay two votes. A new spelling

@@ -3,7 +3,7 @@
 `AnswerReader` reads finished texts, `AnswerWatch` says when a growing text may stop. Where an
 answer stands is for `extraction.py`, which answers are one vote for `normalise.py`; what needs
 algebra, a caller's pattern or an installed extractor runs in a child process that is killed when
-it takes too long (`worker_pool.py`, `answer_worker.py`). Nothing here knows trees or votes.
+it takes too long (`pool.py`, `worker.py`). Nothing here knows trees or votes.
 Importing it loads neither sympy nor math-verify. Another kind of answer is a line in `_KINDS` or,
 without touching this package, an entry point of the group `treepo.answer_extractors`.
 """
@@ -22,9 +22,9 @@ from typing import Final
 
 from treepo.answers.extraction import box_end, json_end, last_boxed, last_json_field, last_number
 from treepo.answers.normalise import plain_key
+from treepo.answers.pool import WorkerError, WorkerPool, shared_pool
 from treepo.answers.worker import EXTRACTORS
 from treepo.errors import FieldError
-from treepo.worker_pool import WorkerError, WorkerPool, shared_pool
 
 LIMIT_S: Final = 1.0
 """Seconds one text may cost a child process."""

@@ -2,7 +2,7 @@
 
 It reads one job a line from its standard input and writes one reply a line, both JSON, and ends
 with its input. It never decides how long a job may take beyond a last alarm that ends it should
-its parent have died: the parent (`worker_pool.py`) waits and kills. A new kind of job is a function
+its parent have died: the parent (`pool.py`) waits and kills. A new kind of job is a function
 in `_JOBS`.
 """
 

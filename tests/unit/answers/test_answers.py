@@ -7,9 +7,9 @@ import textwrap
 
 import pytest
 
+from treepo.answers.pool import WorkerPool
 from treepo.answers.reader import Answer, AnswerReader, AnswerWatch, parse_rule
 from treepo.errors import FieldError
-from treepo.worker_pool import WorkerPool
 
 PATIENT_S = 30.0
 

@@ -1,8 +1,8 @@
 """A few child processes that can be killed: each job gets an answer in bounded time.
 
 A job that overstays is ended with its process, and the next job starts another; neither an
-event loop nor a tree waits for it. It does not know what the jobs are (`answer_worker.py`). Threads
-wait for the children, so a pool serves any event loop and ends with the interpreter.
+event loop nor a tree waits for it. What the jobs are is the children's business (`worker.py`).
+Threads wait for them, so a pool serves any event loop and ends with the interpreter.
 """
 
 from __future__ import annotations
