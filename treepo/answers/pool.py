@@ -33,19 +33,26 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """One child process; one thread at a time may ask it."""
+    """One child process; one thread at a time may ask it.
+
+    Raises:
+        WorkerError: It could not be started.
+    """
 
     def __init__(self) -> None:
         # The child sees the modules that this process sees, and not what lies in its folder.
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "treepo.answers.worker"],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "treepo.answers.worker"],
+                env={**os.environ, "PYTHONPATH": path},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+            )
+        except OSError:  # no memory or no process left
+            raise WorkerError("crash") from None
         try:
             self._read_line(START_LIMIT_S)
         except WorkerError:

@@ -119,6 +119,15 @@ async def test_a_hanging_job_does_not_hold_up_the_event_loop(pool):
     assert (await hanging)[1] == {"timeout": 1}
 
 
+async def test_a_child_that_cannot_be_started_is_no_answer_and_is_counted(monkeypatch):
+    own = WorkerPool()
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/no/such/python")
+        assert await read(own, {"regex": "a"}, "a") == (None, {"crash": 1})
+    assert await read(own, {"regex": "a"}, "a") == (Answer("a", "a"), {})
+    own.close()
+
+
 @pytest.fixture
 def extractors(tmp_path, monkeypatch):
     """A pool whose children see five installed extractors."""
