@@ -117,7 +117,6 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._workers: list[Worker] = []
         self._process_id = os.getpid()
-        self.num_started = 0
         atexit.register(self.close)
 
     async def ask(self, job: dict[str, Any], limit_s: float) -> dict[str, Any]:
@@ -160,7 +159,6 @@ class WorkerPool:
         self._own.worker = worker
         with self._lock:
             self._workers.append(worker)
-            self.num_started += 1
         return worker
 
 
