@@ -43,9 +43,6 @@ class Prune:
     path: Path
 
 
-Action = Branch | Prune
-
-
 @dataclass(slots=True, eq=False)
 class Path:
     """One engine request of the tree; positions count generated tokens from the prompt's end.
@@ -68,7 +65,6 @@ class Path:
     finish: Finish | None = None
     request_id: str = ""
     is_cold: bool = True
-    num_overrun: int = 0
     worst_window: float = 0.0
     transcript: Transcript | None = None
     cleared: int = 0
@@ -154,11 +150,6 @@ class Wave:
     width: int
     num_roots: int
     paths: list[Path] = field(default_factory=list)
-
-    @property
-    def num_live(self) -> int:
-        """Paths still running."""
-        return sum(path.finish is None for path in self.paths)
 
     @property
     def num_finished(self) -> int:
@@ -253,11 +244,9 @@ class Growth:
         return path
 
     def end(self, path: Path, finish: Finish, at: int) -> None:
-        """End a path after `at` generated tokens; what lies behind is overrun."""
-        keep = at - path.start
-        path.num_overrun += len(path.token_ids) - keep
+        """End a path after `at` generated tokens; what lies behind is overrun and dropped."""
         for values in (path.token_ids, path.logprobs, path.uncertainty):
-            del values[keep:]
+            del values[at - path.start :]
         path.finish = finish
         if finish.is_trajectory:
             path.order = self.num_finished

@@ -133,7 +133,6 @@ def test_an_ended_path_keeps_what_lies_before_its_end():
     grown.end(root, Finish.ANSWER, 9)
     assert root.token_ids == list(range(100, 109))
     assert len(root.logprobs) == 9
-    assert root.num_overrun == 3
     assert (root.end, root.order, grown.num_finished) == (9, 0, 1)
 
 
