@@ -10,8 +10,7 @@ goes into `information`.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,11 +22,8 @@ from treepo.tree import Node, Tree
 TOKEN_NATS: Final = 0.01
 """Information of a token beyond its entropy; keeps near-certain segments from weighing nothing."""
 
-ALPHAS: Final = (0.05, 100.0)
-"""Range of a fitted prior: from answers that are nearly certain to answers that are all ties."""
 
 _LEAST_NATS: Final = 1e-9
-_GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _MOST_TERMS: Final = 10_000
 
 
@@ -149,22 +145,22 @@ def common_nats(sharing: Sharing) -> npt.NDArray[np.float64]:
     return common
 
 
-def confidence(shares: Iterable[float], num_effective: float, alpha: float = 1.0) -> float:
+def confidence(shares: Iterable[float], num_effective: float) -> float:
     """The probability that the leader is the model's most frequent answer.
 
-    P[Beta(alpha + n s1, alpha + n s2) > 1/2] with the two largest shares and n effective votes.
-    Calibrated where two answers compete and alpha fits the problems. Where three or more are close
-    it is not: it then says too little for clear leaders and too much for narrow ones.
+    P[Beta(1 + n s1, 1 + n s2) > 1/2] with the two largest shares and n effective votes: a uniform
+    prior. Calibrated where two answers compete and problems are ties as rarely as it says. Where
+    three or more are close it is not: it then says too little for clear leaders and too much for
+    narrow ones.
 
     Args:
         shares: Vote shares of the answers; 0.0 is returned without any.
         num_effective: `effective_votes`, abstentions included.
-        alpha: Prior: how rarely the problems at hand are ties (`fit_alpha`); 1 is uniform.
     """
     first, second = sorted([*shares, 0.0, 0.0], reverse=True)[:2]
     if first <= 0:
         return 0.0
-    return beta_above_half(alpha + num_effective * first, alpha + num_effective * second)
+    return beta_above_half(1 + num_effective * first, 1 + num_effective * second)
 
 
 def beta_above_half(a: float, b: float) -> float:
@@ -198,47 +194,5 @@ def _nonzero(value: float) -> float:
     return value if abs(value) > 1e-300 else 1e-300
 
 
-def fit_alpha(problems: Iterable[tuple[float, float]]) -> float:
-    """The prior under which a population of problems is likeliest, for `confidence`.
-
-    Maximum likelihood of the symmetric two-answer beta-binomial: each problem's leader has an
-    unknown share, drawn from Beta(alpha, alpha), of the leader's and runner-up's votes. Counts
-    may be fractions, and should be those of `effective_votes`: with all leaves counted, or with
-    `effective_samples`, the fit is far off. Answers beyond the second are not in the model. 1.0
-    where there is no evidence either way.
-
-    Args:
-        problems: Votes of the leader and of the runner-up of each problem, n s1 and n s2.
-    """
-    counts = Counter((a, b) for a, b in problems if a + b > 0)
-    if not counts:
-        return 1.0
-
-    def likelihood(log_alpha: float) -> float:
-        alpha = math.exp(log_alpha)
-        prior = 2 * math.lgamma(alpha) - math.lgamma(2 * alpha)
-        return math.fsum(
-            times * (_log_beta(alpha + a, alpha + b) - prior) for (a, b), times in counts.items()
-        )
-
-    return math.exp(_maximum(likelihood, math.log(ALPHAS[0]), math.log(ALPHAS[1])))
-
-
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-
-
-def _maximum(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one peak has it, by golden section, to 1e-4."""
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_left, at_right = function(left), function(right)
-    while high - low > 1e-4:
-        if at_left > at_right:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = function(right)
-    return (low + high) / 2

@@ -8,14 +8,24 @@ problems, the table is made on the other, in bins of equal size by stated confid
 """
 
 import math
+from collections import Counter
 from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import betaln
 
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
-from treepo.votes.evidence import Sharing, confidence, effective_samples, effective_votes, fit_alpha
+from treepo.votes.evidence import (
+    Sharing,
+    beta_above_half,
+    confidence,
+    effective_samples,
+    effective_votes,
+)
 
+ALPHAS = (0.05, 100.0)
 NUM_LEAVES, NUM_SEGMENTS = 16, 6
 NUM_SHAPES, PROBLEMS_PER_SHAPE = 60, 800
 NUM_BINS = 12
@@ -78,23 +88,48 @@ def population(alpha, rng):
     return rng.permutation(np.array(rows))
 
 
-def calibration(rows, column, alpha=None):
-    """The fitted prior, and per bin its size, mean stated confidence and frequency of truth."""
-    fit, test = np.array_split(rows, 2)
-    if alpha is None:
-        alpha = fit_alpha((n * lead, n * (1 - lead)) for lead, n in fit[:, (0, column)].tolist())
-    pairs, where = np.unique(test[:, (0, column)], axis=0, return_inverse=True)
-    stated = np.array([confidence((lead, 1 - lead), n, alpha) for lead, n in pairs])[where.ravel()]
+def fit_alpha(votes):
+    """The prior Beta(alpha, alpha) under which these votes of leader and runner-up are likeliest.
+
+    The leader's share of the two is the problem's unknown; votes may be fractions.
+    """
+    first, second, times = np.array([(a, b, n) for (a, b), n in Counter(votes).items()]).T
+
+    def surprise(log_alpha):
+        alpha = math.exp(log_alpha)
+        return times @ (betaln(alpha, alpha) - betaln(alpha + first, alpha + second))
+
+    return math.exp(minimize_scalar(surprise, bounds=np.log(ALPHAS), method="bounded").x)
+
+
+def under(alpha):
+    """`confidence` in a leader of two answers, with another prior than its uniform one."""
+    return lambda lead, n: beta_above_half(alpha + n * lead, alpha + n * (1 - lead))
+
+
+def calibration(rows, column, stated_by):
+    """Per bin its size, mean stated confidence and frequency of truth."""
+    pairs, where = np.unique(rows[:, (0, column)], axis=0, return_inverse=True)
+    stated = np.array([stated_by(lead, n) for lead, n in pairs])[where.ravel()]
     bins = np.array_split(np.argsort(stated, kind="stable"), NUM_BINS)
-    return alpha, [(len(b), stated[b].mean(), test[b, 1].mean()) for b in bins]
+    return [(len(b), stated[b].mean(), rows[b, 1].mean()) for b in bins]
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
+def test_the_fitted_prior_is_that_of_the_problems(alpha):
+    rng = np.random.default_rng(7)
+    counts = rng.binomial(NUM_LEAVES, rng.beta(alpha, alpha, 4000)).tolist()
+    votes = [(max(k, NUM_LEAVES - k), min(k, NUM_LEAVES - k)) for k in counts]
+    assert fit_alpha(votes) == pytest.approx(alpha, rel=0.1)
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 6.0])
 def test_confidence_on_effective_votes_is_calibrated_and_on_leaves_it_is_not(alpha):
-    rows = population(alpha, np.random.default_rng(11))
+    fit, test = np.array_split(population(alpha, np.random.default_rng(11)), 2)
     errors = {}
     for column, name in enumerate(COUNTS, start=2):
-        fitted, table = calibration(rows, column)
+        fitted = fit_alpha((n * lead, n * (1 - lead)) for lead, n in fit[:, (0, column)].tolist())
+        table = calibration(test, column, under(fitted))
         errors[name] = max(abs(stated - true) for _, stated, true in table)
         print(f"\ntrue alpha {alpha}, {name}: fitted {fitted:.2f}, error {errors[name]:.3f}")
         for size, stated, true in table:
@@ -106,8 +141,9 @@ def test_confidence_on_effective_votes_is_calibrated_and_on_leaves_it_is_not(alp
 
 @pytest.mark.parametrize(("alpha", "sign"), [(0.3, -1), (6.0, 1)])
 def test_the_uniform_prior_of_until_overstates_near_ties_and_understates_clear_cases(alpha, sign):
-    rows = population(alpha, np.random.default_rng(12))
-    _, table = calibration(rows, 2 + list(COUNTS).index("effective_votes"), 1.0)
+    _, test = np.array_split(population(alpha, np.random.default_rng(12)), 2)
+    column = 2 + list(COUNTS).index("effective_votes")
+    table = calibration(test, column, lambda lead, n: confidence((lead, 1 - lead), n))
     gaps = [stated - true for _, stated, true in table]
     print(f"\ntrue alpha {alpha}, prior 1: stated less true {min(gaps):+.3f} to {max(gaps):+.3f}")
     assert sign * sum(gaps) > 0
@@ -129,7 +165,7 @@ def test_among_more_than_two_close_answers_no_prior_is_right(spread):
     rows = np.column_stack([ranked, is_mode])
     fit, test = np.array_split(rows, 2)
     alpha = fit_alpha((a, b) for a, b, _ in fit.tolist())
-    stated = np.array([confidence((a / 16, b / 16), 16, alpha) for a, b in test[:, :2]])
+    stated = np.array([beta_above_half(alpha + a, alpha + b) for a, b in test[:, :2]])
     bins = np.array_split(np.argsort(stated, kind="stable"), NUM_BINS)
     gaps = [stated[b].mean() - test[b, 2].mean() for b in bins]
     print(

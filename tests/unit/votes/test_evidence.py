@@ -6,18 +6,15 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import betaln
 from scipy.stats import beta
 
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
 from treepo.votes.evidence import (
-    ALPHAS,
     Sharing,
     beta_above_half,
     confidence,
     effective_samples,
     effective_votes,
-    fit_alpha,
     information,
     kish,
 )
@@ -144,47 +141,18 @@ shares = st.tuples(st.floats(0.0, 1), st.floats(0.0, 1)).map(
 )
 
 
-@given(pair=shares, samples=st.floats(0.1, 64), more=st.floats(0, 64), alpha=st.floats(0.1, 50))
-def test_confidence_grows_with_evidence_and_shrinks_with_the_prior(pair, samples, more, alpha):
+@given(pair=shares, samples=st.floats(0.1, 64), more=st.floats(0, 64))
+def test_confidence_grows_with_evidence(pair, samples, more):
     first, second = pair
     if first == 0:
-        assert confidence(pair, samples, alpha) == 0
+        assert confidence(pair, samples) == 0
         return
-    sure = confidence([second, first], samples, alpha)
+    sure = confidence([second, first], samples)
     assert 0.5 - 1e-9 <= sure <= 1
-    assert confidence(pair, samples + more, alpha) >= sure - 1e-9
-    assert confidence((first, second / 2), samples, alpha) >= sure - 1e-9
-    assert confidence(pair, samples, alpha + more) <= sure + 1e-9
+    assert confidence(pair, samples + more) >= sure - 1e-9
+    assert confidence((first, second / 2), samples) >= sure - 1e-9
 
 
 def test_confidence_without_votes_is_zero_and_with_a_tie_a_half():
     assert confidence([], 16) == 0
     assert confidence([0.5, 0.5], 16) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
-def test_the_fitted_prior_is_that_of_the_problems(alpha):
-    rng = random.Random(7)
-    shares = [rng.betavariate(alpha, alpha) for _ in range(4000)]
-    counts = [sum(rng.random() < share for _ in range(16)) for share in shares]
-    assert fit_alpha([(max(k, 16 - k), min(k, 16 - k)) for k in counts]) == pytest.approx(
-        alpha, rel=0.1
-    )
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 16), st.floats(0, 16)), min_size=1, max_size=20),
-)
-def test_the_fitted_prior_is_the_likeliest_on_a_grid(problems):
-    def likelihood(alpha):
-        return sum(betaln(alpha + a, alpha + b) - betaln(alpha, alpha) for a, b in problems)
-
-    fitted = fit_alpha(problems)
-    low, high = (math.log(end) for end in ALPHAS)
-    grid = [math.exp(low + i * (high - low) / 50) for i in range(51)]
-    assert likelihood(fitted) >= max(map(likelihood, grid)) - 1e-3
-
-
-def test_no_problems_leave_the_uniform_prior():
-    assert fit_alpha([]) == 1
-    assert fit_alpha([(0.0, 0.0)]) == 1
