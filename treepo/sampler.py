@@ -2,7 +2,7 @@
 
 Every path is one running engine request. Chunks arrive, are judged (`stopping`), may open
 branches (`branching`), and when nothing runs and trajectories are missing, `fallback` or the next
-wave opens more. The loop applies `Branch` and `Prune` and knows neither HTTP nor which policy it
+wave opens more. The loop applies what policies say and knows neither HTTP nor which policy it
 runs; everything it decides by is passed in or found in the resolved configuration.
 """
 
@@ -32,7 +32,7 @@ from treepo.growth.state import Branch, Growth, Path, Wave
 from treepo.policies.branching import BranchingPolicy, make_branching
 from treepo.policies.fallback import FALLBACKS
 from treepo.policies.places import better_place, next_wave
-from treepo.policies.stopping import PathStops, Verdict, hopeless, worst_window
+from treepo.policies.stopping import PathStops, Verdict, is_hopeless, worst_window
 from treepo.policies.until import make_until
 from treepo.tree import Finish, Tree, TreeFinish
 
@@ -185,7 +185,7 @@ class _Run:
             self._branch(path, seen)
         if verdict is not None:
             await self._settle_path(path, chunk)
-        elif self.finish is None:
+        elif self.finish is None and is_hopeless(self.growth, path):
             await self._prune(path)
         limit = self.config.max_total_tokens
         if limit is not None and self.totals.generated_tokens >= limit:
@@ -229,13 +229,12 @@ class _Run:
                 await self._end_tree(finish)
 
     async def _prune(self, path: Path) -> None:
-        for prune in hopeless(self.growth, path):
-            self.growth.end(prune.path, Finish.PRUNED, prune.path.end)
-            self.totals.prunes += 1
-            self.job.observer.ended(prune.path)
-            await self.requests.abort([prune.path])
-            self._apply(self.policies[id(path.wave)].finished(), path.wave)
-            self._reuse_slot(prune.path.wave)
+        self.growth.end(path, Finish.PRUNED, path.end)
+        self.totals.prunes += 1
+        self.job.observer.ended(path)
+        await self.requests.abort([path])
+        self._apply(self.policies[id(path.wave)].finished(), path.wave)
+        self._reuse_slot(path.wave)
 
     def _reuse_slot(self, wave: Wave) -> None:
         """Give a pruned path's slot to a better boundary; the paper's budget does so by itself."""

@@ -36,13 +36,6 @@ class Branch:
     is_late: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Prune:
-    """Give up a running path."""
-
-    path: Path
-
-
 @dataclass(slots=True, eq=False)
 class Path:
     """One engine request of the tree; positions count generated tokens from the prompt's end.

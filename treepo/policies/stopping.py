@@ -15,7 +15,7 @@ import numpy as np
 
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, Sampling
-from treepo.growth.state import Growth, Path, Prune
+from treepo.growth.state import Growth, Path
 from treepo.tree import Finish
 
 LOOP_CHARS = 32
@@ -157,15 +157,15 @@ def worst_window(
     return float((sums[window:] - sums[:-window]).max() / window)
 
 
-def hopeless(growth: Growth, path: Path) -> list[Prune]:
-    """`[Prune(path)]` where its worst window is beyond the finished trajectories' quantile.
+def is_hopeless(growth: Growth, path: Path) -> bool:
+    """Whether the path's worst window is beyond the finished trajectories' quantile.
 
     A heuristic after DeepConf: a path far less certain than those that finished rarely ends in
     the winning answer. It is not lossless, and a tree that pruned has no exact weights.
     """
     config = growth.config
     if config.prune != "confidence" or growth.num_finished < config.prune_warmup:
-        return []
+        return False
     finished = [p.worst_window for p in growth.paths if p.is_trajectory]
     limit = float(np.quantile(finished, config.prune_quantile))
-    return [Prune(path)] if path.worst_window > limit * (1 + _EQUAL) > 0 else []
+    return path.worst_window > limit * (1 + _EQUAL) > 0
