@@ -21,7 +21,6 @@ from treepo.growth.record import Totals, make_record
 from treepo.growth.requests import (
     Answered,
     Arrived,
-    Closed,
     Event,
     Expired,
     Lost,
@@ -149,21 +148,18 @@ class _Run:
     # events
 
     async def handle(self, event: Event) -> None:
-        """Apply one event."""
+        """Apply one event; that a request has closed changes nothing here."""
         match event:
             case Arrived(path, chunk):
                 await self._arrived(path, chunk)
-            case Closed(path):
-                self.requests.num_running -= 1
             case Lost(path, error):
                 self._lost(path, error)
                 if isinstance(error, EngineDeadError):
                     await self._end_tree(TreeFinish.CANCELLED)
             case Answered(path):
-                self.requests.num_pending_answers -= 1
                 await self._answered(path)
             case Expired(reason):
-                await self._end_tree(TreeFinish(reason))
+                await self._end_tree(reason)
 
     async def _arrived(self, path: Path, chunk: Chunk) -> None:
         self.totals.count(path, chunk, len(self.growth.prompt_token_ids))
@@ -269,12 +265,12 @@ class _Run:
     def _arm_deadline(self) -> asyncio.TimerHandle | None:
         if self.config.deadline_ms is None:
             return None
-        expired = Expired(TreeFinish.DEADLINE.value)
+        expired = Expired(TreeFinish.DEADLINE)
         loop = asyncio.get_running_loop()
         return loop.call_later(self.config.deadline_ms / 1000, self.requests.tell, expired)
 
     def _told_to_end(self, ending: asyncio.Future[TreeFinish]) -> None:
-        self.requests.tell(Expired(ending.result().value))
+        self.requests.tell(Expired(ending.result()))
 
     async def close(self) -> None:
         """Leave nothing behind, however the tree ended."""

@@ -16,6 +16,7 @@ from typing import Any
 from treepo.engines.base import Chunk, Engine, PathRequest
 from treepo.errors import EngineError
 from treepo.growth.state import Path
+from treepo.tree import TreeFinish
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Answered:
 class Expired:
     """The deadline has passed or the tree was told to end."""
 
-    reason: str
+    reason: TreeFinish
 
 
 Event = Arrived | Lost | Closed | Answered | Expired
@@ -86,24 +87,24 @@ class Requests:
         self._open: dict[str, Path] = {}
         self._unwanted: set[str] = set()
         self._failure: BaseException | None = None
-        self.num_running = 0
-        self.num_pending_answers = 0
+        self._num_running = 0
+        self._num_pending_answers = 0
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request runs and no answer is being read."""
-        return self.num_running == 0 and self.num_pending_answers == 0
+        """Whether no request runs, no answer is being read, and `next` has told of their ends."""
+        return self._num_running == 0 and self._num_pending_answers == 0
 
     def start(self, path: Path, request: PathRequest) -> None:
         """Run a path; its chunks arrive as events, then `Closed`."""
         path.request_id = request.id
         self._open[request.id] = path
-        self.num_running += 1
+        self._num_running += 1
         self._spawn(self._read(path, request), Closed(path))
 
     def read_answer(self, path: Path, reading: Coroutine[Any, Any, None]) -> None:
         """Await `reading`, which fills in the path's answer; `Answered` arrives then."""
-        self.num_pending_answers += 1
+        self._num_pending_answers += 1
         self._readings.add(self._spawn(reading, Answered(path)))
 
     def tell(self, event: Event) -> None:
@@ -119,6 +120,8 @@ class Requests:
         event = await self._events.get()
         if self._failure is not None:
             raise self._failure
+        self._num_running -= isinstance(event, Closed)
+        self._num_pending_answers -= isinstance(event, Answered)
         return event
 
     async def abort(self, paths: Iterable[Path]) -> None:

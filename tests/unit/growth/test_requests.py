@@ -12,6 +12,7 @@ from treepo.engines.scripted import Script, ScriptedEngine
 from treepo.errors import EngineError
 from treepo.growth.requests import Answered, Arrived, Closed, Expired, Lost, Requests
 from treepo.growth.state import Growth, Path
+from treepo.tree import TreeFinish
 
 
 def paths(num: int) -> list[Path]:
@@ -139,5 +140,5 @@ async def test_close_ends_requests_and_readings_and_may_be_called_again():
 
 async def test_events_from_outside_stand_in_line():
     requests = Requests(engine())
-    requests.tell(Expired("deadline"))
-    assert await requests.next() == Expired("deadline")
+    requests.tell(Expired(TreeFinish.DEADLINE))
+    assert await requests.next() == Expired(TreeFinish.DEADLINE)
