@@ -71,7 +71,7 @@ class _Run:
         self.requests = Requests(engine)
         finder = job.texts.find_answer if job.texts else None
         self.stops = PathStops(self.config, job.sampling, self.growth, finder)
-        self.policies: dict[int, BranchingPolicy] = {}
+        self.policies: dict[Wave, BranchingPolicy] = {}
         self.rng = random.Random(self.id if job.sampling.seed is None else job.sampling.seed)
         self.until = make_until(self.config)
         self.totals = Totals()
@@ -92,9 +92,7 @@ class _Run:
         branches = next_wave(self.growth, width)
         paths = self.growth.open_wave(width, 0 if branches else self._num_roots())
         wave = self.growth.waves[-1]
-        self.policies[id(wave)] = make_branching(
-            self.config, self.growth, wave, self.info.uncertainty
-        )
+        self.policies[wave] = make_branching(self.config, self.growth, wave, self.info.uncertainty)
         self._start(paths)
         self._apply(branches, wave)
 
@@ -188,7 +186,7 @@ class _Run:
             await self._end_tree(TreeFinish.MAX_TOTAL_TOKENS)
 
     def _branch(self, path: Path, seen: int) -> None:
-        policy = self.policies[id(path.wave)]
+        policy = self.policies[path.wave]
         self._apply(policy.advance(path, seen), path.wave)
         if path.finish is not None:
             self._apply(policy.finished(), path.wave)
@@ -229,7 +227,7 @@ class _Run:
         self.totals.prunes += 1
         self.job.observer.ended(path)
         await self.requests.abort([path])
-        self._apply(self.policies[id(path.wave)].finished(), path.wave)
+        self._apply(self.policies[path.wave].finished(), path.wave)
         self._reuse_slot(path.wave)
 
     def _reuse_slot(self, wave: Wave) -> None:
@@ -246,7 +244,7 @@ class _Run:
             self.notes.append(f"path {path.id} was lost: {error}")
             self.job.observer.ended(path)
             if self.finish is None:
-                self._apply(self.policies[id(path.wave)].finished(), path.wave)
+                self._apply(self.policies[path.wave].finished(), path.wave)
         if self.error is None or isinstance(error, EngineDeadError):
             self.error = error
 
