@@ -102,8 +102,7 @@ class _Run:
 
     def refill(self) -> bool:
         """Open more paths where trajectories are missing; whether anything was opened."""
-        limit = self.config.max_total_tokens
-        if limit is not None and self.totals.generated_tokens >= limit:
+        if self._is_spent:
             self.finish = self.finish or TreeFinish.MAX_TOTAL_TOKENS
         if self.finish is not None:
             return False
@@ -138,10 +137,17 @@ class _Run:
         self.totals.max_live_paths = max(self.totals.max_live_paths, live)
 
     def _request(self, path: Path) -> PathRequest:
-        limit, left = self.config.max_total_tokens, None
-        if limit is not None:
-            left = limit - self.totals.generated_tokens
-        return path_request(self.job, self.id, self.growth, path, left)
+        return path_request(self.job, self.id, self.growth, path, self._tokens_left)
+
+    @property
+    def _tokens_left(self) -> int | None:
+        """What is left of the whole tree's token budget, None for no limit."""
+        limit = self.config.max_total_tokens
+        return None if limit is None else limit - self.totals.generated_tokens
+
+    @property
+    def _is_spent(self) -> bool:
+        return self._tokens_left is not None and self._tokens_left <= 0
 
     # events
 
@@ -181,8 +187,7 @@ class _Run:
             await self._settle_path(path, chunk)
         elif self.finish is None and is_hopeless(self.growth, path):
             await self._prune(path)
-        limit = self.config.max_total_tokens
-        if limit is not None and self.totals.generated_tokens >= limit:
+        if self._is_spent:
             await self._end_tree(TreeFinish.MAX_TOTAL_TOKENS)
 
     def _branch(self, path: Path, seen: int) -> None:
@@ -232,9 +237,8 @@ class _Run:
 
     def _reuse_slot(self, wave: Wave) -> None:
         """Give a pruned path's slot to a better boundary; the paper's budget does so by itself."""
-        limit, width = self.config.max_total_tokens, self.config.width
-        is_spent = limit is not None and self.totals.generated_tokens >= limit
-        if self.config.is_paper_policy or is_spent or self.growth.num_failed > width:
+        width = self.config.width
+        if self.config.is_paper_policy or self._is_spent or self.growth.num_failed > width:
             return
         self._apply(better_place(self.growth), wave)
 
