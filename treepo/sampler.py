@@ -18,20 +18,12 @@ from treepo.engines.base import Chunk, Engine, PathRequest
 from treepo.errors import EngineDeadError, EngineError
 from treepo.growth.job import Job, Observer, Silent, caveats, check_length, path_request
 from treepo.growth.record import Totals, make_record
-from treepo.growth.requests import (
-    Answered,
-    Arrived,
-    Event,
-    Expired,
-    Lost,
-    Requests,
-    see_through,
-)
+from treepo.growth.requests import Answered, Arrived, Event, Expired, Lost, Requests, see_through
 from treepo.growth.state import Branch, Growth, Path, Wave
 from treepo.policies.branching import BranchingPolicy, make_branching
 from treepo.policies.fallback import FALLBACKS
 from treepo.policies.places import better_place, next_wave
-from treepo.policies.stopping import PathStops, Verdict, is_hopeless, worst_window
+from treepo.policies.stopping import PathEnd, PathStops, is_hopeless, worst_window
 from treepo.policies.until import make_until
 from treepo.tree import Finish, Tree, TreeFinish
 
@@ -173,9 +165,9 @@ class _Run:
         path.extend(chunk)
         if path.transcript is not None:
             path.transcript.push(chunk.token_ids)
-        verdict = self.stops.check(path, chunk, seen)
-        if verdict is not None:
-            self._finish_path(path, verdict)
+        end = self.stops.check(path, chunk, seen)
+        if end is not None:
+            self._finish_path(path, end)
         elif path.transcript is not None:
             path.cleared = len(path.transcript.text)
         if self.config.prune == "confidence":
@@ -183,7 +175,7 @@ class _Run:
         self.job.observer.extended(path, chunk, min(path.end - seen, len(chunk.token_ids)))
         if self.finish is None:
             self._branch(path, seen)
-        if verdict is not None:
+        if end is not None:
             await self._settle_path(path, chunk)
         elif self.finish is None and is_hopeless(self.growth, path):
             await self._prune(path)
@@ -204,10 +196,10 @@ class _Run:
         worst = worst_window(values, since, self.config.prune_window, is_ended=is_ended)
         path.worst_window = max(path.worst_window, worst)
 
-    def _finish_path(self, path: Path, verdict: Verdict) -> None:
-        self.growth.end(path, verdict.finish, verdict.at)
+    def _finish_path(self, path: Path, end: PathEnd) -> None:
+        self.growth.end(path, end.finish, end.at)
         if path.transcript is not None:
-            path.transcript.finish(verdict.at, verdict.text_end)
+            path.transcript.finish(end.at, end.text_end)
 
     async def _settle_path(self, path: Path, chunk: Chunk) -> None:
         if chunk.finish_reason is None:

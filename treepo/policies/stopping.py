@@ -28,7 +28,7 @@ FindAnswer = Callable[[str, int], int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PathEnd:
     """A path ends: why, after how many generated tokens, and where its text ends.
 
     `text_end` is None where the text ends with the last token.
@@ -72,7 +72,7 @@ class PathStops:
     def __post_init__(self) -> None:
         self._last = self.growth.boundary(self.config.max_depth or 1)
 
-    def check(self, path: Path, chunk: Chunk, seen: int) -> Verdict | None:
+    def check(self, path: Path, chunk: Chunk, seen: int) -> PathEnd | None:
         """Why the path ends within the tokens after position `seen`, if it does.
 
         The earliest reason holds; at one position a stop or an answer goes before the engine's
@@ -83,28 +83,28 @@ class PathStops:
         least = self.sampling.min_tokens
         stop, answer, loop = (v if v is not None and v.at > least else None for v in found)
         ranked = [stop, answer, self._engine(path, chunk), self._depth(path), loop]
-        verdicts = [verdict for verdict in ranked if verdict is not None]
-        return min(verdicts, key=lambda verdict: verdict.at, default=None)
+        ends = [end for end in ranked if end is not None]
+        return min(ends, key=lambda end: end.at, default=None)
 
-    def _engine(self, path: Path, chunk: Chunk) -> Verdict | None:
+    def _engine(self, path: Path, chunk: Chunk) -> PathEnd | None:
         reason = chunk.finish_reason
         if reason is None or reason == "abort":
             return None
         if reason == "stop":
             finish = Finish.EOS if chunk.stop_reason is None else Finish.STOP
-            return Verdict(finish, path.end)
+            return PathEnd(finish, path.end)
         if reason == "length" and self._last <= path.end < self.sampling.max_tokens:
             return None
         if reason == "repetition":
-            return Verdict(Finish.REPETITION, path.end)
+            return PathEnd(Finish.REPETITION, path.end)
         is_full = path.end >= min(self.sampling.max_tokens, self._last)
         # Less is what was left of the whole tree's budget, and no complete trajectory.
-        return Verdict(Finish.LENGTH if is_full else Finish.UNFINISHED, path.end)
+        return PathEnd(Finish.LENGTH if is_full else Finish.UNFINISHED, path.end)
 
-    def _depth(self, path: Path) -> Verdict | None:
-        return Verdict(Finish.DEPTH, self._last) if path.end >= self._last else None
+    def _depth(self, path: Path) -> PathEnd | None:
+        return PathEnd(Finish.DEPTH, self._last) if path.end >= self._last else None
 
-    def _stop_string(self, path: Path, seen: int) -> Verdict | None:
+    def _stop_string(self, path: Path, seen: int) -> PathEnd | None:
         if path.transcript is None or not self.sampling.stop:
             return None
         text, since = path.transcript.text, self._since(path, seen)
@@ -114,15 +114,15 @@ class PathStops:
             return None
         end, at = min(hits, key=lambda hit: hit[0])
         position = max(path.transcript.tokens_until(end), seen + 1)
-        return Verdict(Finish.STOP, position, end if self.sampling.include_stop else at)
+        return PathEnd(Finish.STOP, position, end if self.sampling.include_stop else at)
 
-    def _answer(self, path: Path, seen: int) -> Verdict | None:
+    def _answer(self, path: Path, seen: int) -> PathEnd | None:
         if path.transcript is None or self.find_answer is None or not self.config.stop_on_answer:
             return None
         end = self.find_answer(path.transcript.text, self._since(path, seen))
         if end is None:
             return None
-        return Verdict(Finish.ANSWER, max(path.transcript.tokens_until(end), seen + 1))
+        return PathEnd(Finish.ANSWER, max(path.transcript.tokens_until(end), seen + 1))
 
     def _since(self, path: Path, seen: int) -> int:
         """Length of the text that cannot end the path: searched before, or of too few tokens."""
@@ -131,13 +131,13 @@ class PathStops:
             return path.cleared
         return max(path.cleared, len(path.transcript.fork(least).text))
 
-    def _loop(self, path: Path, seen: int) -> Verdict | None:
+    def _loop(self, path: Path, seen: int) -> PathEnd | None:
         if path.transcript is None or not self.config.repetition:
             return None
         if self.growth.depth_at(path.end) == self.growth.depth_at(seen):
             return None
         is_loop = is_looping(path.transcript.text)
-        return Verdict(Finish.REPETITION, path.end) if is_loop else None
+        return PathEnd(Finish.REPETITION, path.end) if is_loop else None
 
 
 def worst_window(

@@ -11,14 +11,14 @@ from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, Sampling
 from treepo.growth.state import Branch, Growth, Path
 from treepo.growth.transcript import Transcript
-from treepo.policies.stopping import PathStops, Verdict, is_hopeless, is_looping, worst_window
+from treepo.policies.stopping import PathEnd, PathStops, is_hopeless, is_looping, worst_window
 from treepo.tree import Finish
 
 DECODER = CharDecoder()
 
 
 class Judge:
-    """One path fed with text; verdicts as the sampler would get them."""
+    """One path fed with text; path ends as the sampler would get them."""
 
     def __init__(self, *, max_tokens=10_000, max_depth=None, find=None, segment=4, **sampling):
         config = TreeConfig(segment_tokens=segment, max_depth=max_depth).resolve(1, max_tokens, 0.5)
@@ -29,15 +29,15 @@ class Judge:
             config, Sampling(max_tokens=max_tokens, **sampling), self.growth, find
         )
 
-    def feed(self, text: str, finish: str | None = None, reason=None) -> Verdict | None:
+    def feed(self, text: str, finish: str | None = None, reason=None) -> PathEnd | None:
         chunk = Chunk(DECODER.encode(text), finish_reason=finish, stop_reason=reason)
         seen = self.path.end
         self.path.extend(chunk)
         self.path.transcript.push(chunk.token_ids)
-        verdict = self.stops.check(self.path, chunk, seen)
-        if verdict is None:
+        end = self.stops.check(self.path, chunk, seen)
+        if end is None:
             self.path.cleared = len(self.path.transcript.text)
-        return verdict
+        return end
 
     def fork(self, position: int) -> Path:
         (child,) = self.growth.open_branch(Branch(self.path, position, 1), self.path.wave)
@@ -51,9 +51,9 @@ class Judge:
 def test_a_stop_string_is_found_wherever_chunks_cut_it(cut):
     judge = Judge(stop=("cde",))
     text = "abcdef"
-    assert judge.feed(text[:cut]) == (Verdict(Finish.STOP, 5, 2) if cut == 5 else None)
+    assert judge.feed(text[:cut]) == (PathEnd(Finish.STOP, 5, 2) if cut == 5 else None)
     if cut < 5:
-        assert judge.feed(text[cut:]) == Verdict(Finish.STOP, 5, 2)
+        assert judge.feed(text[cut:]) == PathEnd(Finish.STOP, 5, 2)
 
 
 @pytest.mark.parametrize("fork", range(1, 5))
@@ -61,28 +61,28 @@ def test_a_stop_string_is_found_across_a_fork(fork):
     judge = Judge(stop=("cde",))
     assert judge.feed("abcd") is None
     judge.fork(fork)
-    assert judge.feed("abcdex"[fork:]) == Verdict(Finish.STOP, 5, 2)
+    assert judge.feed("abcdex"[fork:]) == PathEnd(Finish.STOP, 5, 2)
 
 
 def test_a_stop_string_stays_when_it_is_included():
     judge = Judge(stop=("cd",), include_stop=True)
-    assert judge.feed("abcdef") == Verdict(Finish.STOP, 4, 4)
+    assert judge.feed("abcdef") == PathEnd(Finish.STOP, 4, 4)
 
 
 def test_the_stop_string_that_ends_first_wins():
-    assert Judge(stop=("bcdef", "cd")).feed("abcdefg") == Verdict(Finish.STOP, 4, 2)
+    assert Judge(stop=("bcdef", "cd")).feed("abcdefg") == PathEnd(Finish.STOP, 4, 2)
 
 
 @pytest.mark.parametrize(("stop", "shown"), [(("cd", "d"), 2), (("d", "cd"), 3)])
 def test_of_stop_strings_that_end_together_the_first_in_the_list_wins_as_in_vllm(stop, shown):
-    assert Judge(stop=("bcdef", *stop)).feed("abcdefg") == Verdict(Finish.STOP, 4, shown)
+    assert Judge(stop=("bcdef", *stop)).feed("abcdefg") == PathEnd(Finish.STOP, 4, shown)
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
 def test_an_answer_is_found_wherever_chunks_cut_it(cut):
     judge = Judge(find=find_word("z", 2))
     first = judge.feed("abzcdef"[:cut])
-    assert (first or judge.feed("abzcdef"[cut:])) == Verdict(Finish.ANSWER, 5)
+    assert (first or judge.feed("abzcdef"[cut:])) == PathEnd(Finish.ANSWER, 5)
 
 
 @pytest.mark.parametrize("fork", range(1, 5))
@@ -91,7 +91,7 @@ def test_an_answer_is_found_across_a_fork_and_an_older_one_is_not_found_again(fo
     assert judge.feed("zabc") is None
     judge.fork(fork)
     rest = "zabczde"[fork:]
-    assert judge.feed(rest) == Verdict(Finish.ANSWER, 7) if fork >= 3 else True
+    assert judge.feed(rest) == PathEnd(Finish.ANSWER, 7) if fork >= 3 else True
 
 
 def test_answers_do_not_stop_where_that_is_not_asked_for():
@@ -108,7 +108,7 @@ def test_stop_strings_and_answers_wait_for_min_tokens_and_the_engine_does_not():
         assert Judge(find=find, stop=stop, min_tokens=4).feed("zabzab").at == 6
         assert Judge(find=find, stop=stop, min_tokens=5).feed("zabzab").at == 6
         assert Judge(find=find, stop=stop, min_tokens=6).feed("zabzab") is None
-    assert Judge(min_tokens=4).feed("ab", "stop") == Verdict(Finish.EOS, 2)
+    assert Judge(min_tokens=4).feed("ab", "stop") == PathEnd(Finish.EOS, 2)
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_stop_strings_and_answers_wait_for_min_tokens_and_the_engine_does_not():
     ],
 )
 def test_the_engines_own_end_is_taken_as_it_is(finish, reason, expected):
-    assert Judge(max_tokens=3).feed("abc", finish, reason) == Verdict(expected, 3)
+    assert Judge(max_tokens=3).feed("abc", finish, reason) == PathEnd(expected, 3)
 
 
 def test_a_path_cut_by_the_trees_budget_is_unfinished():
-    assert Judge(max_tokens=4).feed("abc", "length") == Verdict(Finish.UNFINISHED, 3)
+    assert Judge(max_tokens=4).feed("abc", "length") == PathEnd(Finish.UNFINISHED, 3)
 
 
 def test_an_end_of_sequence_that_is_a_segments_only_token_ends_the_path():
@@ -135,10 +135,10 @@ def test_an_end_of_sequence_that_is_a_segments_only_token_ends_the_path():
     seen = judge.path.end
     chunk = Chunk([0], finish_reason="stop")
     judge.path.extend(chunk)
-    assert judge.stops.check(judge.path, chunk, seen) == Verdict(Finish.EOS, 5)
+    assert judge.stops.check(judge.path, chunk, seen) == PathEnd(Finish.EOS, 5)
 
 
-def test_an_abort_is_no_verdict():
+def test_an_abort_is_no_end_of_its_own():
     assert Judge().feed("abc", "abort") is None
 
 
@@ -153,15 +153,15 @@ def test_an_abort_is_no_verdict():
 )
 def test_at_the_last_depth_the_model_goes_first_then_length_then_depth(end, max_tokens, expected):
     judge = Judge(segment=4, max_depth=2, max_tokens=max_tokens)
-    assert judge.feed("abcdefgh", end) == Verdict(expected, 8)
+    assert judge.feed("abcdefgh", end) == PathEnd(expected, 8)
 
 
 def test_the_earliest_reason_in_a_chunk_holds_and_text_goes_first_at_one_place():
     judge = Judge(find=find_word("z", 2), stop=("f",))
-    assert judge.feed("zabcdef", "stop") == Verdict(Finish.ANSWER, 3)
+    assert judge.feed("zabcdef", "stop") == PathEnd(Finish.ANSWER, 3)
     judge = Judge(find=find_word("z", 2), stop=("b",))
-    assert judge.feed("zab", "stop") == Verdict(Finish.STOP, 3, 2)
-    assert Judge(find=find_word("z", 2)).feed("zab", "length") == Verdict(Finish.ANSWER, 3)
+    assert judge.feed("zab", "stop") == PathEnd(Finish.STOP, 3, 2)
+    assert Judge(find=find_word("z", 2)).feed("zab", "length") == PathEnd(Finish.ANSWER, 3)
 
 
 @pytest.mark.parametrize("period", [1, 2, 7, 32, 33, 200])
@@ -187,8 +187,8 @@ def test_text_whose_last_words_are_new_is_no_loop(before, last):
 def test_a_loop_longer_than_a_segment_ends_the_path_at_a_boundary_check():
     judge = Judge(segment=16)
     unit = "abcdefghijklmnopqrstuvwxyzabcdefghijklmn"
-    verdicts = [judge.feed(unit[i : i + 8]) for _ in range(12) for i in range(0, 40, 8)]
-    first = next(v for v in verdicts if v is not None)
+    ends = [judge.feed(unit[i : i + 8]) for _ in range(12) for i in range(0, 40, 8)]
+    first = next(v for v in ends if v is not None)
     assert first.finish is Finish.REPETITION
     assert 8 * 40 <= first.at <= 8 * 40 + 16
 
