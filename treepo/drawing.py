@@ -17,12 +17,13 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from treepo.tree import GIVEN_UP
+
 Json = Mapping[str, Any]
 
 _BAR_WIDTH = 24
 # Escape sequences, other controls, and what turns a line's direction: a terminal obeys them.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_GIVEN_UP = frozenset({"pruned", "unfinished", "failed"})
 
 
 @dataclass(slots=True)
@@ -161,7 +162,7 @@ def _stretch_head(stretch: _Stretch, leaves: Mapping[Any, Json], winner: object)
     leaf = leaves.get(last["id"])
     if leaf is not None:
         return head.append_text(_ending(leaf, winner))
-    if last.get("finish") in _GIVEN_UP:
+    if last.get("finish") in GIVEN_UP:
         head.append(f" × {last['finish']}", style="red")
     return head
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 
 class Finish(StrEnum):
@@ -31,6 +31,15 @@ class Finish(StrEnum):
     def is_trajectory(self) -> bool:
         """Whether such a path counts as a complete trajectory."""
         return self not in (Finish.PRUNED, Finish.UNFINISHED, Finish.FAILED)
+
+    @property
+    def is_natural(self) -> bool:
+        """Whether such a path ended by itself, at an answer, the end of sequence or a stop."""
+        return self in (Finish.EOS, Finish.STOP, Finish.ANSWER)
+
+
+GIVEN_UP: Final = frozenset(finish for finish in Finish if not finish.is_trajectory)
+"""How paths end that are no trajectories; equal to the words that stand for them in JSON."""
 
 
 class TreeFinish(StrEnum):

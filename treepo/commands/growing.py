@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-_GIVEN_UP = frozenset({"pruned", "unfinished", "failed"})
+from treepo.tree import GIVEN_UP
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Growing:
                 added[-1]["finish"] = path.finish
                 leaves.append({"leaf": added[-1]["id"], "answer": path.answer, "weight": 0.0})
                 leaves[-1]["finish"] = path.finish
-                if path.finish in _GIVEN_UP:
+                if path.finish in GIVEN_UP:
                     leaves.pop()
         return {"nodes": nodes, "trajectories": leaves, "answer": None, "finish": "growing"}
 

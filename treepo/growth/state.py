@@ -80,6 +80,11 @@ class Path:
         """Whether it ended as a complete trajectory."""
         return self.finish is not None and self.finish.is_trajectory
 
+    @property
+    def is_natural(self) -> bool:
+        """Whether it ended by itself, at an answer, the end of sequence or a stop."""
+        return self.finish is not None and self.finish.is_natural
+
     def extend(self, chunk: Chunk) -> None:
         """Add a chunk's tokens; positions whose uncertainty the engine lost read nan."""
         self.token_ids.extend(chunk.token_ids)

@@ -14,16 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from treepo.growth.state import Branch, Growth, Path, Wave
-from treepo.tree import Finish
 
 FallbackPolicy = Callable[[Growth, Wave, random.Random], Iterator[Branch]]
 
 
 def _sources(wave: Wave) -> list[Path]:
     """Finished paths that ended well: at an answer, the end of sequence or a stop."""
-    good = (Finish.ANSWER, Finish.EOS, Finish.STOP)
     # By place, not by the order in which they were opened: that depends on the engine's timing.
-    return sorted((p for p in wave.paths if p.finish in good), key=lambda path: path.key)
+    return sorted((p for p in wave.paths if p.is_natural), key=lambda path: path.key)
 
 
 def _handed_out(growth: Growth, wave: Wave, places: Sequence[tuple[Path, int]]) -> Iterator[Branch]:

@@ -18,13 +18,11 @@ import numpy.typing as npt
 
 from treepo.growth.segments import segments
 from treepo.growth.state import Branch, Growth, Path
-from treepo.tree import Finish
 from treepo.votes.evidence import TOKEN_NATS, Sharing, common_nats, information
 
 MOST_SOURCES = 64
 """Paths looked at, the first by place: the work grows with their square."""
 
-_ENDED_WELL = (Finish.ANSWER, Finish.EOS, Finish.STOP)
 
 Floats = npt.NDArray[np.float64]
 Place = tuple[int, int]
@@ -40,7 +38,7 @@ def next_wave(growth: Growth, width: int) -> list[Branch]:
     A wave at the prompt is expected to be worth, and to cost, what the tree was so far.
     """
     factor = growth.config.branching_factor or width
-    crowd = _Crowd.of(growth, [path for path in growth.paths if path.finish in _ENDED_WELL])
+    crowd = _Crowd.of(growth, [path for path in growth.paths if path.is_natural])
     if crowd is None or factor == 1:
         return []
     at_prompt = crowd.worth_of_more_like_this(width)
@@ -59,7 +57,7 @@ def better_place(growth: Growth) -> list[Branch]:
     """One late branch for a slot that became free; none where nothing has finished yet."""
     if growth.config.branching_factor == 1:
         return [Branch(None, 0, 1, is_late=True)]
-    sources = [p for p in growth.paths if p.finish is None or p.finish in _ENDED_WELL]
+    sources = [p for p in growth.paths if p.finish is None or p.is_natural]
     crowd = _Crowd.of(growth, sources)
     return [] if crowd is None else _branches(crowd, Counter([crowd.best()]))
 

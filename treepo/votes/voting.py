@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from treepo.config import Vote
-from treepo.tree import Finish, Node, Trajectory, Tree
+from treepo.tree import Node, Trajectory, Tree
 
 _DIGITS = 9
 _WINDOW_TOKENS = 64
@@ -211,9 +211,9 @@ def choose(tree: Tree, vote: Vote) -> Winner | None:
 
 def _likeliest(tree: Tree, candidates: Sequence[int]) -> int:
     means = mean_logprobs(tree)
-    ended = {Finish.EOS, Finish.STOP, Finish.ANSWER}
     ranks = {
-        i: (tree.trajectories[i].finish not in ended, -round(means[i], _DIGITS)) for i in candidates
+        i: (not tree.trajectories[i].finish.is_natural, -round(means[i], _DIGITS))
+        for i in candidates
     }
     best = min(ranks.values())
     tied = [i for i in candidates if ranks[i] == best]
