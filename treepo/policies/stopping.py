@@ -17,6 +17,7 @@ from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, Sampling
 from treepo.growth.state import Growth, Path
 from treepo.tree import Finish
+from treepo.votes.voting import worst_mean
 
 LOOP_CHARS = 32
 LOOP_COUNT = 8
@@ -148,13 +149,8 @@ def worst_window(
     While fewer than `window` tokens are known it is 0.0, and the mean of all where there will be
     no more: a short path must not make those look bad that are merely longer.
     """
-    start = max(0, since - window)
-    values = np.nan_to_num(np.asarray(uncertainty[start:], dtype=np.float64))
-    window = min(window, len(values)) if is_ended else window
-    if not 0 < window <= len(values):
-        return 0.0
-    sums = np.cumsum(np.concatenate(([0.0], values)))
-    return float((sums[window:] - sums[:-window]).max() / window)
+    recent = uncertainty[max(0, since - window) :]
+    return worst_mean(recent, min(window, len(recent)) if is_ended else window)
 
 
 def is_hopeless(growth: Growth, path: Path) -> bool:

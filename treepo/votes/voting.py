@@ -153,6 +153,18 @@ def _usual(texts: Iterable[str]) -> str:
     return min(Counter(texts).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
+def worst_mean(uncertainty: Sequence[float], window: int) -> float:
+    """Highest mean uncertainty of `window` tokens in a row, in nats; unknown ones count as 0.
+
+    0.0 where there are fewer tokens than that.
+    """
+    values = np.nan_to_num(np.asarray(uncertainty, dtype=np.float64))
+    if not 0 < window <= len(values):
+        return 0.0
+    sums = np.cumsum(np.concatenate(([0.0], values)))
+    return float((sums[window:] - sums[:-window]).max() / window)
+
+
 def leaf_confidence(uncertainty: Sequence[float], window: int = _WINDOW_TOKENS) -> float:
     """The weight of a trajectory in a vote by confidence, in (0, 1].
 
@@ -160,12 +172,8 @@ def leaf_confidence(uncertainty: Sequence[float], window: int = _WINDOW_TOKENS) 
     uncertainty (nats) of `window` tokens in a row, after DeepConf's lowest group confidence. It
     depends on the trajectory's own tokens only; 1 where no uncertainty is known.
     """
-    values = np.nan_to_num(np.asarray(uncertainty, dtype=np.float64))
-    width = min(window, len(values))
-    if width == 0:
-        return 1.0
-    sums = np.cumsum(np.concatenate(([0.0], values)))
-    return float(np.exp(-max(0.0, (sums[width:] - sums[:-width]).max() / width)))
+    worst = worst_mean(uncertainty, min(window, len(uncertainty)))
+    return float(np.exp(-max(0.0, worst)))
 
 
 def ballots_of(tree: Tree, vote: Vote) -> list[Ballot]:
