@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from treepo.growth.segments import segments
 from treepo.growth.state import Branch, Growth, Path
-from treepo.votes.evidence import TOKEN_NATS, Sharing, common_nats, information
+from treepo.votes.evidence import TOKEN_NATS, Sharing, common_nats
 
 MOST_SOURCES = 64
 """Paths looked at, the first by place: the work grows with their square."""
@@ -101,13 +101,8 @@ class _Crowd:
         ended = [i for i, path in enumerate(paths) if path.finish is not None]
         if not ended:
             return None
-        sharing = Sharing(
-            parents=[node.parent for node in nodes],
-            nats=[information(node) for node in nodes],
-            leaves=[tips[path.id] for path in paths],
-            weights=[1.0] * len(paths),
-        )
-        common = common_nats(sharing)
+        leaves = [tips[path.id] for path in paths]
+        common = common_nats(Sharing.of_nodes(nodes, leaves, [1.0] * len(paths)))
         lengths = np.array([path.end for path in paths], dtype=np.float64)
         for i in set(range(len(paths))).difference(ended):
             common[i, i] = max(common[i, i], np.diagonal(common)[ended].mean())

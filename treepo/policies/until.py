@@ -14,7 +14,7 @@ from treepo.config import TreeConfig
 from treepo.growth.segments import segments
 from treepo.growth.state import Growth, Path
 from treepo.tree import TreeFinish
-from treepo.votes.evidence import Sharing, confidence, effective_votes, information
+from treepo.votes.evidence import Sharing, confidence, effective_votes
 from treepo.votes.settled import Outstanding, is_settled
 from treepo.votes.voting import Ballot, ballot_weights, leaf_confidence, tally
 
@@ -51,12 +51,8 @@ def _confident(growth: Growth, target: float) -> TreeFinish | None:
     if not shares:
         return None
     nodes, tips = segments(growth)
-    sharing = Sharing(
-        parents=[node.parent for node in nodes],
-        nats=[information(node) for node in nodes],
-        leaves=[tips[path.id] for path in voters],
-        weights=ballot_weights(ballots, vote),
-    )
+    leaves = [tips[path.id] for path in voters]
+    sharing = Sharing.of_nodes(nodes, leaves, ballot_weights(ballots, vote))
     reached = confidence(shares, effective_votes(sharing))
     return TreeFinish.CONFIDENT if reached >= target else None
 

@@ -61,12 +61,17 @@ class Sharing:
     @classmethod
     def of(cls, tree: Tree, weights: Sequence[float] | None = None) -> Sharing:
         """The sharing of a tree's trajectories; by default each weighs its `weight`."""
-        return cls(
-            [node.parent for node in tree.nodes],
-            [information(node) for node in tree.nodes],
-            [trajectory.leaf for trajectory in tree.trajectories],
-            [t.weight for t in tree.trajectories] if weights is None else weights,
-        )
+        leaves = [trajectory.leaf for trajectory in tree.trajectories]
+        own = [trajectory.weight for trajectory in tree.trajectories]
+        return cls.of_nodes(tree.nodes, leaves, own if weights is None else weights)
+
+    @classmethod
+    def of_nodes(
+        cls, nodes: Sequence[Node], leaves: Sequence[int], weights: Sequence[float]
+    ) -> Sharing:
+        """The sharing of leaves, each named by its last segment, in a tree that may still grow."""
+        parents = [node.parent for node in nodes]
+        return cls(parents, [information(node) for node in nodes], leaves, weights)
 
     def shares(self) -> list[float]:
         """The weights, scaled to sum to 1; empty where they sum to 0."""
