@@ -120,7 +120,8 @@ class TreeStats:
         generated_tokens: Tokens the engine generated, each once.
         trajectory_tokens: Sum of the lengths of the complete trajectories.
         reused_tokens: Trajectory tokens that were generated once and read again by a sibling.
-        discarded_tokens: Generated tokens on no complete trajectory (pruned or overrun).
+        discarded_tokens: Generated tokens on no complete trajectory: those of paths that were
+            pruned, lost or unfinished, and what ran over a path's end.
         prompt_tokens: Length of the prompt.
         prompt_cached_tokens: Prompt tokens of the first request found in the prefix cache.
         cached_tokens: Prompt tokens of all requests that the engine found in its prefix cache.
@@ -129,7 +130,8 @@ class TreeStats:
         fallbacks: Children opened late, from finished paths.
         prunes: Paths ended by a prune policy.
         max_live_paths: Most paths that ran at one time.
-        duration_s: Wall-clock from the first request to the last token.
+        duration_s: Wall-clock from the first request until all requests had ended and all answers
+            had been read.
     """
 
     generated_tokens: int = 0

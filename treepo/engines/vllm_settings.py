@@ -1,8 +1,8 @@
 """Settings under which vLLM samples trees well on a CPU, and an engine started with them.
 
 Whoever starts an engine takes them from here, `VllmEngine.start` as well as the server. It changes
-nothing that the user has set, and imports vLLM only to start one. To tune another platform, add
-its table beside these.
+nothing that the user has set, and loads vLLM only when an engine is to be started. To tune another
+platform, add its table beside these.
 """
 
 from __future__ import annotations

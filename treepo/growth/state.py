@@ -1,8 +1,9 @@
-"""A tree while it grows: its paths, their forks, and the record they become.
+"""A tree while it grows: its paths, their forks and their masses.
 
 A path is one engine request; it knows its parent and where it forked off, and stores only its
 own tokens. Here is the arithmetic of boundaries, prefixes, masses and counts; who forks when is
-decided by the policies (`branching.py`, `fallback.py`), what ends a path by `stopping.py`.
+decided by the policies (`branching.py`, `fallback.py`), what ends a path by `stopping.py`;
+`record.py` makes the record of what has grown.
 """
 
 from __future__ import annotations

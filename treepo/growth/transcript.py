@@ -16,7 +16,7 @@ _LONGEST = 3  # tokens that can stand for the first bytes of a character of four
 
 
 class Decoder(Protocol):
-    """Token ids to text; a tokenizer's `decode` without special tokens."""
+    """Token ids to text; special tokens show or not as the request wants it."""
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of these tokens."""

@@ -54,7 +54,10 @@ def next_wave(growth: Growth, width: int) -> list[Branch]:
 
 
 def better_place(growth: Growth) -> list[Branch]:
-    """One late branch for a slot that became free; none where nothing has finished yet."""
+    """One late branch for a slot that became free; none where nothing has finished yet.
+
+    Where paths may not branch it starts at the prompt, whatever has finished.
+    """
     if growth.config.branching_factor == 1:
         return [Branch(None, 0, 1, is_late=True)]
     sources = [p for p in growth.paths if p.finish is None or p.is_natural]

@@ -24,11 +24,11 @@ class Outstanding:
     """What a tree may still bring.
 
     Attributes:
-        slots: Trajectories that may still finish: `width` minus the finished ones.
+        slots: Most trajectories that may still finish.
         mass: Prospective mass of the live paths and of root slots not yet opened, in the unit of
             the ballots' masses. Mass of pruned and failed paths is gone and not in it.
         may_open_late: Whether late nodes may still be opened or are running (fallback, waves,
-            retrospective cuts, slots of pruned paths).
+            slots of pruned paths).
         logprob: Log of the summed probability of the live paths' prefixes, in nats; +inf where
             sequences may still be opened from elsewhere.
     """
