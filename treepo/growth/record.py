@@ -38,9 +38,9 @@ class Totals:
         self.generated_tokens += len(chunk.token_ids)
         self.weight_versions.update(chunk.weight_versions)
         cached = chunk.num_cached_tokens
-        if cached is None or not path.is_cold:
+        if cached is None or path.is_cache_counted:
             return
-        path.is_cold = False
+        path.is_cache_counted = True
         self.cached_tokens += cached
         if path.id == 0:
             self.prompt_cached_tokens = cached

@@ -41,8 +41,28 @@ class Branch:
 class Path:
     """One engine request of the tree; positions count generated tokens from the prompt's end.
 
-    `masses` lists (position, mass from there on); `cuts` are the fork positions on this path;
-    `cleared` is how much of its text was searched for stops.
+    Attributes:
+        id: Index into `Growth.paths`, in the order in which paths were opened.
+        key: Its place in the tree, whatever order paths were opened in: where it and those above it
+            forked off.
+        wave: The wave it was opened in.
+        parent: The path it forked off; None at the prompt.
+        start: Where it forked off.
+        is_late: Whether it, or a path above it, was opened knowing tokens behind its start.
+        masses: (position, probability mass from there on), the latest last.
+        token_ids: The tokens it adds.
+        logprobs: Log-prob of each, in nats; or empty.
+        uncertainty: Entropy or surprisal of each, in nats, nan where the engine lost it; or empty.
+        cuts: Positions at which others fork off it.
+        finish: Why it ended; None while it runs.
+        request_id: The engine's name for it.
+        is_cache_counted: Whether what the prefix cache saved it is in the totals.
+        worst_window: Highest mean uncertainty of `prune_window` tokens so far, in nats.
+        transcript: Its text; None where only tokens matter.
+        cleared: Characters of the text that were searched for stops.
+        answer: What was read from its text, once it has ended.
+        is_answered: Whether its answer has been looked for; it votes from then on.
+        order: 0 for the trajectory that finished first; -1 for what is none.
     """
 
     id: int
@@ -58,7 +78,7 @@ class Path:
     cuts: list[int] = field(default_factory=list)
     finish: Finish | None = None
     request_id: str = ""
-    is_cold: bool = True
+    is_cache_counted: bool = False
     worst_window: float = 0.0
     transcript: Transcript | None = None
     cleared: int = 0
