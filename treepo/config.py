@@ -102,7 +102,11 @@ class TreeConfig(BaseModel):
         "none", "`none` or `confidence`", "give up paths while they run"
     )
     prune_window: int = _option(
-        64, "an integer from 8 to 4096", "tokens of the sliding entropy window", ge=8, le=4096
+        64,
+        "an integer from 8 to 4096",
+        "tokens of the sliding entropy window, of `prune` and of `vote: confidence`",
+        ge=8,
+        le=4096,
     )
     prune_warmup: int = _option(
         4,
