@@ -122,7 +122,7 @@ class Readings:
                 # The abort overtook the request on its way into the engine.
                 await self._ask_to_end([id_])
         if last is None:
-            raise EngineError("vLLM ended a request without a finish reason")
+            raise EngineError("vLLM ended a request without a finish reason; see its log for why")
         if last.finish_reason == "error":
             self._deliver(reading, replace(last, finish_reason=None))
             raise EngineError("vLLM lost a request; it may be sent again", is_retryable=True)

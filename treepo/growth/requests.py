@@ -181,6 +181,9 @@ class Requests:
                 await self._engine.abort([request.id])
             is_known = True
         if finish is None:
-            raise EngineError("the engine closed a request without a finish reason")
+            raise EngineError(
+                "the engine closed a request without a finish reason; `Engine.generate` has to end "
+                "with a chunk that has one"
+            )
         if finish == "abort" and request.id not in self._unwanted:
             raise EngineError("the engine aborted a request by itself", is_retryable=True)
