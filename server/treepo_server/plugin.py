@@ -59,7 +59,7 @@ class TreePlugin:
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Make the service, once the engine runs."""
-        from treepo.engines.entropy_source import connect
+        from treepo.engines.entropy_link import connect
         from treepo_server.observe.logs import log
         from treepo_server.trees.service import TreeService
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from treepo.engines.entropy_source import EntropyLink
+from treepo.engines.entropy_link import EntropyLink
 from treepo_server.request.tree_request import TreeRequest
 from treepo_server.settings.capacity import Capacity
 from treepo_server.settings.limits import Limits

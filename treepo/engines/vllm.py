@@ -97,7 +97,7 @@ class VllmEngine:
             entropies: As in the constructor; by default a ring of the engine's own.
             **arguments: vLLM's `AsyncEngineArgs`.
         """
-        from treepo.engines.entropy_source import open_ring
+        from treepo.engines.entropy_link import open_ring
 
         client = start_client(model, arguments)
         entropies = entropies or open_ring(client.vllm_config).ring

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from treepo.engines.base import Engine, EngineInfo
-from treepo.engines.entropy_source import EntropyLink
+from treepo.engines.entropy_link import EntropyLink
 from treepo.engines.vllm import VllmEngine
 from treepo.errors import DrainingError, OverloadError
 from treepo.growth.reference import EntropyReference

@@ -1,7 +1,7 @@
 """Finds out whether an engine can report entropies, and opens the ring for it if it can.
 
 What it takes: the logits processor on the engine's side, and memory that both processes share.
-The second shows only when a request with a slot has run, so a probe of one token is sent. Without
+The second shows only when a request with a slot has run, so a probe of two tokens is sent. Without
 either the sampler works with surprisal, and the reason is kept for whoever asks.
 """
 
@@ -51,23 +51,28 @@ async def connect(client: Any) -> EntropyLink:
     link = open_ring(client.vllm_config)
     if link.ring is None:
         return link
-    await _probe(client, link.ring)
-    if link.ring.is_attached and not link.ring.has_failed:
+    reason = await _probe(client, link.ring)
+    if not reason:
         return link
     link.ring.close()
-    return EntropyLink(None, "the engine does not share memory with this process")
+    return EntropyLink(None, reason)
 
 
-async def _probe(client: Any, ring: EntropyRing) -> None:
+async def _probe(client: Any, ring: EntropyRing) -> str:
+    """Run a request with a slot; in words why the engine does not report into it, or nothing."""
     slot = ring.acquire()
     if slot is None:
-        return
+        return "shared memory is full; give the process more of it"
+    # Two tokens: an accelerator's value is delivered at the next step, and may fail only then.
     params = SamplingParams(max_tokens=2, extra_args=slot.extra_args, detokenize=False)
     try:
         name = f"treepo-probe-{uuid.uuid4().hex}"
         async for _ in client.generate(tokens_input([0]), params, name):
             pass
-    except VLLMError:
-        return  # an engine that cannot run a probe tells its first caller why
+    except VLLMError as error:
+        return f"the engine refused a probe: {error}"
     finally:
         slot.release()
+    if not ring.is_attached:
+        return "the engine does not share memory with this process"
+    return "the engine could not measure them; its log says why" if ring.has_failed else ""
