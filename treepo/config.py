@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from treepo.errors import FieldError
 
@@ -23,7 +30,15 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _in_range(roots: int | tuple[int, int]) -> int | tuple[int, int]:
+    least, most = roots if isinstance(roots, tuple) else (roots, roots)
+    if not 1 <= least <= most <= 1024:
+        raise ValueError("give a number from 1 to 1024, or two such, the smaller first")
+    return roots
+
+
 Pair = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
+Roots = Annotated[int | Pair, AfterValidator(_in_range)]
 Includes = Annotated[tuple[Include, ...], BeforeValidator(_as_tuple)]
 Share = Annotated[float, Field(gt=0.5, lt=1)]
 
@@ -67,10 +82,10 @@ class TreeConfig(BaseModel):
         ge=1,
         le=1024,
     )
-    root_branching: int | Pair | None = _option(
+    root_branching: Roots | None = _option(
         None,
-        "an integer from 1 to 1024, or [min, max]; null: `branching_factor`, or 1 for `entropy`"
-        " (`width` where `branching_factor` is 1)",
+        "an integer from 1 to 1024, or [min, max] with min <= max; null: `branching_factor`, or 1"
+        " for `entropy` (`width` where `branching_factor` is 1)",
         "forks of the prompt (paper: init divergence)",
     )
     branching: Branching = _option(
@@ -214,16 +229,9 @@ def parse_tree_config(value: object, field: str = "tree") -> TreeConfig:
     if not isinstance(value, dict):
         raise FieldError(field, value, "an object", f"Send `{field}: {{}}` for the defaults.")
     try:
-        config = TreeConfig.model_validate(value)
+        return TreeConfig.model_validate(value)
     except ValidationError as error:
         raise _field_error(error, value, field) from None
-    root = config.root_branching
-    allowed = _allowed("root_branching")
-    if isinstance(root, tuple) and not 1 <= root[0] <= root[1] <= 1024:
-        raise FieldError(f"{field}.root_branching", list(root), allowed, "Send min <= max.")
-    if isinstance(root, int) and not 1 <= root <= 1024:
-        raise FieldError(f"{field}.root_branching", root, allowed, "Send a number in range.")
-    return config
 
 
 def _allowed(name: str) -> str:

@@ -55,6 +55,8 @@ def test_prompts_may_stand_beside_the_file(file, tmp_path, monkeypatch):
         (["loss.clip_ratio_hig=1"], r"did you mean `loss\.clip_ratio_high`"),
         (["advantages.options.root_gruop=1"], r"did you mean `advantages\.options\.root_group`"),
         (["tree.widht=3"], r"did you mean `tree\.width`"),
+        (["tree.root_branching=[3,2]"], r"`tree\.root_branching` is \[3, 2\]: .*smaller first"),
+        (["tree.root_branching=-1"], r"`tree\.root_branching` is -1: .*from 1 to 1024"),
         (["lora.rank=3"], r"did you mean `lora\.r`"),
         (["stpes=3"], "did you mean `steps`"),
         (["steps=0"], r"`steps` is 0: .*greater than or equal to 1"),

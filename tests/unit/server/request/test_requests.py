@@ -56,6 +56,8 @@ def test_an_empty_tree_is_the_default_one():
         ({"width": "4"}, "tree.width"),
         ({"width": 4.0}, "tree.width"),
         ({"root_branching": [3, 2]}, "tree.root_branching"),
+        ({"root_branching": [0, 2]}, "tree.root_branching"),
+        ({"root_branching": 1025}, "tree.root_branching"),
         ({"until": 1.5}, "tree.until"),
         ({"\ud800": 1}, "tree"),
         ({"deadline_ms": 10**400}, "tree.deadline_ms"),
