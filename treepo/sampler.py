@@ -282,6 +282,6 @@ class _Run:
         if self.error is not None and (is_dead or self.growth.num_finished == 0):
             raise self.error
         self.totals.duration_s = time.monotonic() - self._started
-        return make_record(
-            self.id, self.growth, self.totals, self.info, self.finish, tuple(self.notes)
-        )
+        unread = self.job.texts.notes() if self.job.texts else ()
+        notes = (*self.notes, *unread)
+        return make_record(self.id, self.growth, self.totals, self.info, self.finish, notes)

@@ -178,6 +178,13 @@ class AnswerReader:
             key = await self._algebra(written)
         return Answer(key, written) if key else None
 
+    def notes(self) -> list[str]:
+        """What is to be said of the texts that could not be read, one line for each kind."""
+        return [
+            f"the answer of {count} trajectories could not be read ({kind})"
+            for kind, count in sorted(self.failures.items())
+        ]
+
     async def _algebra(self, written: str) -> str | None:
         if written not in self._keys:
             self._keys[written] = await self._ask("algebra", written, "")

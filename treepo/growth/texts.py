@@ -1,7 +1,7 @@
 """What the sampler needs to see text: a decoder, a way to read answers, and one to spot them.
 
-It joins `transcript.py` and `answers.py` for one tree, so that the loop itself handles tokens
-only.
+It joins `transcript.py` and `answers/reader.py` for one tree, so that the loop itself handles
+tokens only.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class Texts:
         reader: Reads answers of finished paths; None where answers do not matter.
         find_answer: From a text and a cleared position, the end of its first complete answer;
             None where no kind of answer may end a path early.
+        notes: Which answers the reader could not read so far, in words.
     """
 
     decoder: Decoder
     reader: Reader | None = None
     find_answer: Callable[[str, int], int | None] | None = None
+    notes: Callable[[], list[str]] = list
 
     @classmethod
     def from_config(cls, decoder: Decoder, config: TreeConfig) -> Texts:
@@ -48,7 +50,7 @@ class Texts:
         """
         watch = AnswerWatch(config.answer)
         reader = AnswerReader.from_config(config.answer)
-        return cls(decoder, reader, watch if watch.can_stop else None)
+        return cls(decoder, reader, watch if watch.can_stop else None, reader.notes)
 
     def transcript(self, trunk: Path | None, start: int) -> Transcript:
         """The transcript of a path that forks off `trunk` after `start` generated tokens."""

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from treepo.answers.reader import AnswerReader, AnswerWatch
 from treepo.config import TreeConfig
 from treepo.engines.base import Sampling
 from treepo.errors import FieldError
@@ -35,7 +33,7 @@ class Plan:
         job: What the sampler gets.
         journal: Its observer.
         decoder: Token ids to text.
-        failures: Texts whose answer could not be read, by reason; filled in while it runs.
+
         notes: What is done otherwise than asked, in words.
         request_id: vLLM's name of the request.
     """
@@ -44,7 +42,7 @@ class Plan:
     job: Job
     journal: Journal
     decoder: PromptDecoder
-    failures: Counter[str]
+
     notes: tuple[str, ...]
     request_id: str
 
@@ -52,14 +50,6 @@ class Plan:
     def has_logprobs(self) -> bool:
         """Whether choices carry log-probs."""
         return self.job.sampling.logprobs is not None
-
-    def all_notes(self) -> list[str]:
-        """The notes, with what could not be read."""
-        unread = [
-            f"the answer of {count} trajectories could not be read ({reason})"
-            for reason, count in sorted(self.failures.items())
-        ]
-        return [*self.notes, *unread]
 
 
 def make_plan(
@@ -91,16 +81,16 @@ def make_plan(
     config, notes = _branchable(request.config, params)
     sampling = sampling_of(params, config)
     journal = Journal(sampling)
-    reader, watch = AnswerReader.from_config(config.answer), AnswerWatch(config.answer)
+
     job = Job(
         prompt_token_ids=prompt_token_ids,
         sampling=sampling,
         config=config,
         id=f"tree-{request_id}-{uuid.uuid4().hex[:8]}",
-        texts=Texts(decoder, reader, watch if watch.can_stop else None),
+        texts=Texts.from_config(decoder, config),
         observer=journal,
     )
-    return Plan(request, job, journal, decoder, reader.failures, notes, request_id)
+    return Plan(request, job, journal, decoder, notes, request_id)
 
 
 def sampling_of(params: Any, config: TreeConfig) -> Sampling:

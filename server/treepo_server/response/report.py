@@ -102,7 +102,7 @@ class TreeAnswer:
         if self._outcome is None:
             return None
         plan = self._plan
-        report = wire.tree_report(self._outcome, plan.job.config, plan.decoder, plan.all_notes())
+        report = wire.tree_report(self._outcome, plan.job.config, plan.decoder, plan.notes)
         if plan.request.is_stream or plan.request.is_single:
             report.winner = self._winner()
             report.choices = [

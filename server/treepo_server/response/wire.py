@@ -106,7 +106,7 @@ class TreeReport(BaseModel):
 
 
 def tree_report(
-    outcome: Outcome, config: TreeConfig, decoder: PromptDecoder, notes: list[str]
+    outcome: Outcome, config: TreeConfig, decoder: PromptDecoder, notes: Sequence[str]
 ) -> TreeReport:
     """The report of a finished tree, with the detail that `config.include` asks for."""
     tree, winner = outcome.tree, outcome.winner

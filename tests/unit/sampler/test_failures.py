@@ -1,6 +1,7 @@
 """What a tree does when its engine, its reader or its caller gives up."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +25,8 @@ from tests.support.scenarios import (
     sample,
     scenarios,
 )
+from treepo.answers import reader
+from treepo.answers.pool import WorkerError
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, Sampling
 from treepo.engines.scripted import Script, ScriptedEngine
@@ -172,6 +175,23 @@ def test_a_reader_with_a_bug_surfaces_instead_of_hanging():
     with pytest.raises(RuntimeError, match="a bug in the reader"):
         asyncio.run(asyncio.wait_for(sample_tree(engine, job), HANG_S))
     assert engine.counters.running == 0
+
+
+class Stuck:
+    """A pool whose children never answer in time."""
+
+    async def ask(self, job, limit_s):
+        raise WorkerError("timeout")
+
+
+def test_a_tree_says_which_answers_could_not_be_read(monkeypatch):
+    monkeypatch.setattr(reader, "shared_pool", Stuck)
+    scenario = plain(chain("abc"), width=3, answer={"regex": "a"})
+    texts = Texts.from_config(CharDecoder(), scenario.config)
+    _, engine = engines(scenario)
+    tree = asyncio.run(sample_tree(engine, replace(job_of(scenario), texts=texts)))
+    assert [trajectory.answer for trajectory in tree.trajectories] == [None] * 3
+    assert tree.notes == ("the answer of 3 trajectories could not be read (timeout)",)
 
 
 class Deaf(ScriptedEngine):
