@@ -168,7 +168,8 @@ class TreeConfig(BaseModel):
     deadline_ms: int | None = _option(
         None,
         "an integer from 1 to 86400000, or null",
-        "milliseconds after which the best answer so far is returned",
+        "milliseconds after which the best answer so far is returned; answers that are being read"
+        " then have another second",
         ge=1,
         le=86_400_000,
     )

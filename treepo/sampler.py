@@ -18,7 +18,16 @@ from treepo.engines.base import Chunk, Engine, PathRequest
 from treepo.errors import EngineDeadError, EngineError
 from treepo.growth.job import Job, Observer, Silent, caveats, check_length, path_request
 from treepo.growth.record import Totals, make_record
-from treepo.growth.requests import Answered, Arrived, Event, Expired, Lost, Requests, see_through
+from treepo.growth.requests import (
+    Answered,
+    Arrived,
+    Event,
+    Expired,
+    Lost,
+    Overdue,
+    Requests,
+    see_through,
+)
 from treepo.growth.state import Branch, Growth, Path, Wave
 from treepo.policies.branching import BranchingPolicy, make_branching
 from treepo.policies.fallback import FALLBACKS
@@ -28,6 +37,9 @@ from treepo.policies.until import make_until
 from treepo.tree import Finish, Tree, TreeFinish
 
 __all__ = ["Job", "Observer", "Silent", "sample_tree"]
+
+_GRACE_S = 1.0
+"""Seconds that answers may still take when the tree has to end: what one text may cost."""
 
 
 async def sample_tree(engine: Engine, job: Job) -> Tree:
@@ -43,7 +55,7 @@ async def sample_tree(engine: Engine, job: Job) -> Tree:
         while not (run.requests.is_idle and not run.refill()):
             await run.handle(await run.requests.next())
     finally:
-        await see_through(run.close())
+        await see_through(run.requests.close())
     return run.record()
 
 
@@ -71,7 +83,9 @@ class _Run:
         self.error: EngineError | None = None
         self.notes = caveats(job)
         self._started = time.monotonic()
-        self._timer = self._arm_deadline()
+        if self.config.deadline_ms is not None:
+            deadline = Expired(TreeFinish.DEADLINE)
+            self.requests.tell_later(self.config.deadline_ms / 1000, deadline)
         if job.ending is not None:
             job.ending.add_done_callback(self._told_to_end)
 
@@ -151,11 +165,13 @@ class _Run:
             case Lost(path, error):
                 self._lost(path, error)
                 if isinstance(error, EngineDeadError):
-                    await self._end_tree(TreeFinish.CANCELLED)
+                    await self._end_now(TreeFinish.CANCELLED)
             case Answered(path):
                 await self._answered(path)
             case Expired(reason):
-                await self._end_tree(reason)
+                await self._end_now(reason)
+            case Overdue():
+                self._give_up_answers()
 
     async def _arrived(self, path: Path, chunk: Chunk) -> None:
         self.totals.count(path, chunk, len(self.growth.prompt_token_ids))
@@ -256,21 +272,18 @@ class _Run:
 
     # ending
 
-    def _arm_deadline(self) -> asyncio.TimerHandle | None:
-        if self.config.deadline_ms is None:
-            return None
-        expired = Expired(TreeFinish.DEADLINE)
-        loop = asyncio.get_running_loop()
-        return loop.call_later(self.config.deadline_ms / 1000, self.requests.tell, expired)
-
     def _told_to_end(self, ending: asyncio.Future[TreeFinish]) -> None:
         self.requests.tell(Expired(ending.result()))
 
-    async def close(self) -> None:
-        """Leave nothing behind, however the tree ended."""
-        if self._timer is not None:
-            self._timer.cancel()
-        await self.requests.close()
+    async def _end_now(self, finish: TreeFinish) -> None:
+        """End the tree, and soon after the reading of its answers."""
+        self.requests.tell_later(_GRACE_S, Overdue())
+        await self._end_tree(finish)
+
+    def _give_up_answers(self) -> None:
+        count = self.requests.give_up_answers()
+        if count:
+            self.notes.append(f"the answer of {count} trajectories could not be read (time was up)")
 
     def record(self) -> Tree:
         """The finished tree.

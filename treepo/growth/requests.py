@@ -44,7 +44,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A finished path's answer has been read, or it has none."""
+    """A finished path's answer has been read, or given up, or it has none."""
 
     path: Path
 
@@ -56,7 +56,12 @@ class Expired:
     reason: TreeFinish
 
 
-Event = Arrived | Lost | Closed | Answered | Expired
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The tree has ended, and answers that are still being read have had their time."""
+
+
+Event = Arrived | Lost | Closed | Answered | Expired | Overdue
 
 
 async def see_through(work: Coroutine[Any, Any, None]) -> None:
@@ -84,6 +89,7 @@ class Requests:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._readings: set[asyncio.Task[None]] = set()
+        self._timers: list[asyncio.TimerHandle] = []
         self._open: dict[str, Path] = {}
         self._unwanted: set[str] = set()
         self._failure: BaseException | None = None
@@ -107,9 +113,17 @@ class Requests:
         self._num_pending_answers += 1
         self._readings.add(self._spawn(reading, Answered(path)))
 
+    def give_up_answers(self) -> int:
+        """Stop reading answers, of which it returns the number; `Answered` arrives for each."""
+        return sum(task.cancel() for task in self._readings)
+
     def tell(self, event: Event) -> None:
         """Queue an event from outside."""
         self._events.put_nowait(event)
+
+    def tell_later(self, delay_s: float, event: Event) -> None:
+        """Queue an event from outside after a time, unless everything has ended by then."""
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, self.tell, event))
 
     async def next(self) -> Event:
         """The next event, in the order of arrival.
@@ -133,8 +147,9 @@ class Requests:
 
     async def close(self) -> None:
         """End everything that still runs and wait until it has left the engine."""
-        for task in self._readings:
-            task.cancel()
+        for timer in self._timers:
+            timer.cancel()
+        self.give_up_answers()
         try:
             await self.abort(self._open.values())
         except BaseException:

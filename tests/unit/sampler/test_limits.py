@@ -14,9 +14,11 @@ from tests.support.laws import (
     assert_lengths,
     assert_weights,
 )
-from tests.support.machines import chain, coin, endless, toy_texts
-from tests.support.scenarios import Watch, engines, job_of, plain, sample, scenarios
+from tests.support.machines import CharDecoder, ToyAnswer, chain, coin, endless, toy_texts
+from tests.support.scenarios import HANG_S, Watch, engines, job_of, plain, sample, scenarios
+from treepo import sampler
 from treepo.engines.scripted import EOS, Script, ScriptedEngine, TokenMachine
+from treepo.growth.texts import Texts
 from treepo.sampler import sample_tree
 from treepo.tree import Finish, TreeFinish
 
@@ -185,6 +187,50 @@ def test_a_tree_waits_for_answers_that_are_still_being_read(reading_turns):
     assert [t.answer for t in tree.trajectories] == ["de"] * 3
     assert [t.text for t in tree.trajectories] == ["abzde"] * 3
     assert {t.finish for t in tree.trajectories} == {Finish.ANSWER}
+
+
+class Leisurely:
+    """Reads the first answer some turns after the tree was told to end, and the others never."""
+
+    def __init__(self, ending):
+        self.ending = ending
+        self.num_asked = 0
+
+    async def read(self, text):
+        self.num_asked += 1
+        if self.num_asked > 1:
+            await asyncio.get_running_loop().create_future()
+        if self.ending is not None:
+            self.ending.set_result(TreeFinish.CANCELLED)
+        for _ in range(7):
+            await asyncio.sleep(0)
+        return ToyAnswer("x", "x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "finish"),
+    [
+        ({"deadline_ms": 30}, TreeFinish.DEADLINE),
+        ({"deadline_ms": 30, "max_total_tokens": 12}, TreeFinish.MAX_TOTAL_TOKENS),
+        ({}, TreeFinish.CANCELLED),
+    ],
+    ids=["deadline", "spent before its deadline", "told to end"],
+)
+async def test_a_tree_that_has_to_end_waits_a_moment_for_answers_and_no_longer(
+    monkeypatch, fields, finish
+):
+    monkeypatch.setattr(sampler, "_GRACE_S", 0.1)
+    scenario = plain(chain("abc"), root_branching=4, branching_factor=1, **fields)
+    _, engine = engines(scenario)
+    ending = None if fields else asyncio.get_running_loop().create_future()
+    texts = Texts(CharDecoder(), Leisurely(ending))
+    job = replace(job_of(scenario, ending=ending), texts=texts)
+    tree = await asyncio.wait_for(sample_tree(engine, job), HANG_S)
+    first, *others = [trajectory.answer for trajectory in tree.trajectories]
+    assert (first, set(others)) == ("x", {None})
+    assert tree.finish is finish
+    note = f"the answer of {len(others)} trajectories could not be read (time was up)"
+    assert tree.notes == (note,)
 
 
 class Forgetful(ScriptedEngine):
