@@ -1,4 +1,4 @@
-"""The gates that no linter has: file length, and nothing that ties the code to one machine.
+"""The gates that no linter has: file length, one machine's paths and indexes, names of lost files.
 
 Each gate reads the files that git tracks or would track and returns lines `file:line: what`; a
 new gate is a function in `GATES`. Style belongs to ruff and layers to import-linter.
@@ -6,10 +6,12 @@ new gate is a function in `GATES`. Style belongs to ruff and layers to import-li
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,8 +20,10 @@ MAX_LINES = 400
 HOMES = "home|root|Users|work|mnt"
 MACHINE_PATH = re.compile(rf"(?<![\w./~$}}-])/(?:{HOMES})/[\w.-]")
 INDEX = re.compile(r"--(?:extra-)?(?:index-url|find-links)\b|https?://")
+NAMED = re.compile(r"`([\w./-]+\.py)`")
 
 
+@cache
 def tracked() -> list[Path]:
     """Text files that git tracks or would track."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -51,7 +55,18 @@ def index_hosts(path: Path, lines: list[str]) -> Iterator[str]:
             yield f"{number}: a package index: leave that to the machine's own configuration"
 
 
-GATES = (length, machine_paths, index_hosts)
+def named_files(path: Path, lines: list[str]) -> Iterator[str]:
+    """The docstring of a module names only files that are there."""
+    if path.suffix != ".py":
+        return
+    docstring = ast.get_docstring(ast.parse("\n".join(lines))) or ""
+    for name in NAMED.findall(docstring):
+        if not any(known.as_posix().endswith(f"/{name}") for known in tracked()):
+            number = next(n for n, line in enumerate(lines, 1) if f"`{name}`" in line)
+            yield f"{number}: no file is called `{name}`: name the one that has the job now"
+
+
+GATES = (length, machine_paths, index_hosts, named_files)
 
 
 def main() -> int:

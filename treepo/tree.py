@@ -2,7 +2,7 @@
 
 A node is a segment: the tokens between two places where paths were cut or forked. Nodes store
 only what they add; a trajectory is the walk from a root segment to its leaf. The record knows
-neither how it grew (`growth.py`) nor what its answers are worth (`voting.py`).
+neither how it grew (`growth/state.py`) nor what its answers are worth (`voting.py`).
 """
 
 from __future__ import annotations

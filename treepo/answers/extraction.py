@@ -1,9 +1,9 @@
 r"""Where in a text its answer stands: boxes, numbers and JSON fields.
 
 This module returns pieces of the text as they were written. It does not know when two pieces mean
-the same (`normalise.py`), runs no pattern of a caller's and starts no process (`answers.py`). Each
+the same (`normalise.py`), runs no pattern of a caller's and starts no process (`reader.py`). Each
 scan is linear in the text, because it runs inside a server's event loop. Another built-in place to
-look for an answer is another function here and a line in `answers.py`.
+look for an answer is another function here and a line in `reader.py`.
 """
 
 from __future__ import annotations

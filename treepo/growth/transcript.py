@@ -2,7 +2,7 @@
 
 Decoding is incremental: a chunk costs the decoding of two chunks, however long the path is. A
 child starts from the newest mark of its trunk before the fork, so no text is decoded twice. It
-knows text and tokens only; what the text means is for `answers.py` and `stopping.py`.
+knows text and tokens only; what the text means is for `reader.py` and `stopping.py`.
 """
 
 from __future__ import annotations

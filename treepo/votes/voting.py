@@ -1,7 +1,7 @@
 """Votes: what each trajectory's ballot weighs, how the answers stand, and which one wins.
 
 Everything is a pure function of finished trajectories; their order never matters. It does not know
-how a text became an answer (`answers.py`), how much evidence the ballots are (`evidence.py`) or
+how a text became an answer (`reader.py`), how much evidence the ballots are (`evidence.py`) or
 whether those still to come could change the result (`settled.py`). A new vote is a case in
 `ballot_weights`, and a rule in `settled.py` if it has one.
 """

@@ -38,6 +38,14 @@ def test_requirements_name_no_index():
     assert breaches(gates.index_hosts, Path("docs/install.md"), line) == []
 
 
+def test_a_docstring_names_no_file_that_is_gone():
+    kept = ['"""One.', "", "See `tree.py`, `growth/state.py` and `a_name.txt`.", '"""']
+    assert breaches(gates.named_files, HERE, *kept) == []
+    lost = ['"""One.', "", "See `growth/tree.py`.", '"""', "# `no_such_file.py`"]
+    assert breaches(gates.named_files, HERE, *lost) == ["3"]
+    assert breaches(gates.named_files, Path("notes.md"), "`no_such_file.py`") == []
+
+
 def test_the_lock_leaves_out_torch_and_what_belongs_to_cuda():
     kept = "a==1 \\\n    --hash=sha256:00\ntriton==3.7.1\ntorch-like==1\n"
     left_out = "torch==2.13.0\nnvidia-cublas==13 \\\n    --hash=sha256:00\ncuda-toolkit==13\n"
