@@ -1,7 +1,8 @@
 """When a tree may end before its paths do: `until: settled` and `until: 0.95`.
 
 It turns a growing tree into ballots and what is still outstanding, and asks `settled.py` or
-`evidence.py`. It stops nothing itself: the sampler asks it after each trajectory.
+`evidence.py`; it stands here and not beside them since votes know no growing tree. It stops nothing
+itself: the sampler asks it after each trajectory.
 """
 
 from __future__ import annotations
