@@ -13,13 +13,17 @@ import pytest
 import yaml
 
 from tools import dockerfile, extras
+from treepo_server.launch.options import FLAGS, variable
 from treepo_server.observe import metrics
+from treepo_server.settings.aliases import KEY as ALIASES
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "treepo"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 VALUES = re.compile(r"\.Values\.([\w.]+)")
+SPARE_S = 15
+"""Between the end of the trees' grace time and that of the supervisor's."""
 
 
 def parsed(path):
@@ -85,6 +89,14 @@ def test_the_composition_is_whole_and_listens_at_home_only():
             source = volume.split(":")[0]
             is_file = source.startswith("./")
             assert (DEPLOY / source).exists() if is_file else source in compose["volumes"], name
+
+
+def test_the_composition_hands_every_variable_on_and_waits_for_running_trees():
+    treepo = parsed(DEPLOY / "compose.yaml")["x-treepo"]
+    assert {*map(variable, FLAGS), ALIASES} <= set(treepo["environment"])
+    default = re.fullmatch(r"\$\{TREEPO_DRAIN_S:-(\d+)\}", treepo["environment"]["TREEPO_DRAIN_S"])
+    minutes = re.fullmatch(r"(\d+)m", treepo["stop_grace_period"])
+    assert int(default[1]) == 60 * int(minutes[1]) - SPARE_S
 
 
 def test_prometheus_and_grafana_find_each_other():
@@ -204,11 +216,26 @@ def test_helm_renders_the_chart_with_every_value_set():
     assert "replicas" not in deployment["spec"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["args"][-2:] == EVERYTHING["args"]
-    assert container["env"] == [{"name": "TREEPO_MAX_WIDTH", "value": "32"}]
+    assert {"name": "TREEPO_MAX_WIDTH", "value": "32"} in container["env"]
     secret = container["envFrom"][0]["secretRef"]["name"]
     assert secret == documents["Secret"]["metadata"]["name"]
     target = documents["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"]
     assert target == deployment["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("values", "drain"),
+    [
+        ({}, 300 - SPARE_S),
+        ({"terminationGracePeriodSeconds": 60}, 60 - SPARE_S),
+        ({"terminationGracePeriodSeconds": 5}, 1),
+        ({"env": {"TREEPO_DRAIN_S": "20"}}, 20),
+    ],
+)
+def test_a_replica_has_the_time_for_its_trees_that_it_is_given_to_end(values, drain):
+    pod = rendered(values)["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["env"] == [{"name": "TREEPO_DRAIN_S", "value": str(drain)}]
 
 
 def test_no_service_of_the_namespace_sets_a_variable_of_the_server():
