@@ -66,8 +66,10 @@ class Begun:
             TreePOError: What ended the generator instead, or vLLM's own errors.
         """
         waiting = asyncio.ensure_future(flag.wait())
-        await asyncio.wait({self._step, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        try:
+            await asyncio.wait({self._step, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
         if self._step.done():
             self._step.result()
 

@@ -107,6 +107,24 @@ def test_a_wrong_request_is_refused_before_anything_is_sent():
         asyncio.run(begin())
 
 
+def test_a_caller_who_leaves_before_the_tree_is_planned_leaves_nothing_that_waits():
+    closed: list[bool] = []
+
+    async def leave() -> set[Any]:
+        asked = client(TREE)
+        asked.is_planned.clear()
+        coming = asyncio.create_task(
+            ResponsesFace().streamed(events(closed=closed), asked, None, "m")
+        )
+        await asyncio.sleep(0)
+        coming.cancel()
+        await asyncio.wait({coming})
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(leave()) == set()
+    assert closed == [True]
+
+
 def test_a_stream_that_nobody_reads_ends_its_tree():
     closed: list[bool] = []
 
