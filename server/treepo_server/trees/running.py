@@ -98,7 +98,7 @@ class RunningTree:
             self._num_generated,
             seconds,
         )
-        for note in tree.notes if tree else ():
+        for note in [*self._plan.notes, *tree.notes] if tree else ():
             log.warning("%s", note)
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import Counter, Gauge, Histogram
+from vllm import SamplingParams
 
+from tests.support.played_vllm import PROMPT, PlayedVllm, asked, service
 from tests.support.scenarios import engines, job_of, plain
+from treepo.errors import EngineError
 from treepo.sampler import sample_tree
 from treepo_server.load.governed import GovernedEngine
 from treepo_server.load.governor import Governor
@@ -48,6 +51,20 @@ def test_a_line_of_a_tree_begins_with_its_request(records):
     in_request("chatcmpl-1", "tree ended")
     log.info("nobody's")
     assert [r.getMessage() for r in records] == ["[chatcmpl-1] tree ended", "nobody's"]
+
+
+async def test_each_thing_that_was_done_otherwise_than_asked_is_a_warning(records):
+    def lose(request_id, number):
+        return EngineError("gone") if request_id.endswith("-1") else None
+
+    trees = service(PlayedVllm(lose=lose))
+    options = {"max_tokens": 8, "presence_penalty": 1.0}
+    plan = trees.plan(asked(), PROMPT, SamplingParams(**options), "chatcmpl-4", {})
+    await trees.start(plan, PROMPT, {})
+    warned = [r.getMessage() for r in records if r.levelno == logging.WARNING]
+    assert all(line.startswith("[chatcmpl-4] ") for line in warned)
+    assert [line for line in warned if "`presence_penalty` would start afresh" in line]
+    assert [line for line in warned if "path 1 was lost" in line]
 
 
 def test_a_json_line_holds_the_request_and_the_error():
