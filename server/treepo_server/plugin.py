@@ -29,7 +29,7 @@ class TreePlugin:
     def attach_router(self, app: Any) -> None:
         """Put our routes in front of vLLM's.
 
-        Everything that must stop the server is raised here: vLLM swallows what a plugin's
+        What is wrong is raised here and not by the constructor: vLLM swallows what a plugin's
         factory raises and would serve without it.
 
         Raises:
@@ -58,7 +58,11 @@ class TreePlugin:
         app.user_middleware.append(Middleware(DrainOnSignal, grace_s=self._capacity.drain_s))
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
-        """Make the service, once the engine runs."""
+        """Make the service, once the engine runs.
+
+        Raises:
+            ConfigError: An alias hides a model, which are known only now.
+        """
         from treepo.engines.entropy_link import connect
         from treepo_server.observe.logs import log
         from treepo_server.trees.service import TreeService

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from treepo_server.observe.logs import JSON_CONFIG
 from treepo_server.settings.aliases import KEY as ALIASES
-from treepo_server.settings.aliases import with_flags
+from treepo_server.settings.aliases import Aliases, with_flags
 from treepo_server.settings.capacity import Capacity
 from treepo_server.settings.limits import PREFIX, Limits
 
@@ -60,7 +60,7 @@ def apply_flags(args: Namespace) -> None:
         os.environ[ALIASES] = with_flags(os.environ.get(ALIASES, ""), aliases)
     if said.pop("log_json"):
         _log_json(args)
-    Limits.from_env(os.environ)
+    Aliases.from_env(os.environ, Limits.from_env(os.environ))
     _leave_time(args, Capacity.from_env(os.environ).drain_s)
 
 

@@ -40,9 +40,18 @@ def test_every_flag_is_a_limit_or_a_capacity(parsed):
     assert Capacity.from_env(environment) == Capacity(3, 0.5, 3, 0.8, 3.0)
 
 
-def test_a_wrong_flag_is_refused_before_anything_starts(parsed):
-    with pytest.raises(ConfigError, match="TREEPO_TREE_SHARE"):
-        parsed("--tree-share", "2")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tree-share", "2"], "TREEPO_TREE_SHARE"),
+        (["--tree-max-width", "0"], "TREEPO_MAX_WIDTH"),
+        (["--tree-alias", 'x={"widht": 8}'], "tree.widht"),
+        (["--tree-alias", 'x={"width": 8}', "--tree-max-width", "4"], "tree.width"),
+    ],
+)
+def test_a_wrong_flag_is_refused_before_anything_starts(parsed, words, said):
+    with pytest.raises(ConfigError, match=said):
+        parsed(*words)
 
 
 @pytest.mark.parametrize(("processes", "timeout"), [(None, 0), (1, 0), (2, 25)])
