@@ -120,6 +120,7 @@ def test_capabilities_say_what_a_caller_may_ask_for(server):
         "entropies_reason": None,
     }
     assert set(said["fields"]) == set(TreeConfig.model_fields)
+    assert said["fields"]["width"]["default"] == min(TreeConfig().width, MAX_WIDTH)
     assert said["policies"]["branching"] == ["entropy", "even", "low_prob", "high_prob"]
     assert said["aliases"] == {ALIAS: {"model": None, "tree": ALIAS_TREE}}
     assert said["versions"]["vllm"].startswith("0.3")

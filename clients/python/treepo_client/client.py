@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openai import AsyncOpenAI, OpenAI, OpenAIError
+from openai import AsyncOpenAI, NotFoundError, OpenAI, OpenAIError
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
 from treepo_client.events import Done, Event, events_of
@@ -17,6 +17,8 @@ from treepo_client.options import TreeOptions
 from treepo_client.report import Tree
 
 Prompt = str | Sequence[ChatCompletionMessageParam]
+
+CAPABILITIES = "/treepo/capabilities"
 
 
 class NoTreeError(OpenAIError):
@@ -53,6 +55,7 @@ class Trees:
     def __init__(self, client: OpenAI) -> None:
         self.client = client
         self._model: str | None = None
+        self._capabilities: Any = None
 
     def ask(
         self,
@@ -91,7 +94,9 @@ class Trees:
             NoTreeError: The server has no tree search, or the stream was cut.
             OpenAIError: As the SDK does.
         """
-        asked = _streamed(_request(prompt, tree, model or self.model(), request))
+        model = model or self.model()
+        request["n"] = request.get("n") or (tree or {}).get("width") or self.width(model)
+        asked = _request(prompt, tree, model, {**request, "stream": True})
         is_done = False
         with self.client.chat.completions.create(**asked) as chunks:
             for chunk in chunks:
@@ -106,6 +111,19 @@ class Trees:
         self._model = self._model or self.client.models.list().data[0].id
         return self._model
 
+    def width(self, model: str) -> int:
+        """Trajectories of a tree that does not say how many; the server is asked once.
+
+        Raises:
+            NoTreeError: The server has no tree search.
+            OpenAIError: As the SDK does.
+        """
+        try:
+            self._capabilities = self._capabilities or self.client.get(CAPABILITIES, cast_to=object)
+        except NotFoundError:
+            raise NoTreeError from None
+        return _width(self._capabilities, model)
+
 
 class AsyncTrees:
     """Asks a TreePO server through an `AsyncOpenAI` client; see `Trees`."""
@@ -113,6 +131,7 @@ class AsyncTrees:
     def __init__(self, client: AsyncOpenAI) -> None:
         self.client = client
         self._model: str | None = None
+        self._capabilities: Any = None
 
     async def ask(
         self,
@@ -135,7 +154,9 @@ class AsyncTrees:
         **request: Any,
     ) -> AsyncIterator[Event]:
         """See `Trees.stream`."""
-        asked = _streamed(_request(prompt, tree, model or await self.model(), request))
+        model = model or await self.model()
+        request["n"] = request.get("n") or (tree or {}).get("width") or await self.width(model)
+        asked = _request(prompt, tree, model, {**request, "stream": True})
         is_done = False
         async with await self.client.chat.completions.create(**asked) as chunks:
             async for chunk in chunks:
@@ -150,6 +171,16 @@ class AsyncTrees:
         self._model = self._model or (await self.client.models.list()).data[0].id
         return self._model
 
+    async def width(self, model: str) -> int:
+        """See `Trees.width`."""
+        try:
+            self._capabilities = self._capabilities or await self.client.get(
+                CAPABILITIES, cast_to=object
+            )
+        except NotFoundError:
+            raise NoTreeError from None
+        return _width(self._capabilities, model)
+
 
 def _request(
     prompt: Prompt, tree: TreeOptions | None, model: str, request: dict[str, Any]
@@ -159,14 +190,11 @@ def _request(
     return {"messages": messages, "model": model, **request, "extra_body": extra}
 
 
-DEFAULT_WIDTH = 16
-"""The server's default of `tree.width`; a stream names its number of choices beforehand."""
-
-
-def _streamed(request: dict[str, Any]) -> dict[str, Any]:
-    tree = request["extra_body"]["tree"]
-    tree.setdefault("width", max(DEFAULT_WIDTH, request.get("n", 1)))
-    return {"n": tree["width"], **request, "stream": True}
+def _width(capabilities: Any, model: str) -> int:
+    """The width that the model's alias gives a tree, or else the server."""
+    alias = capabilities["aliases"].get(model, {"tree": {}})
+    default = capabilities["fields"]["width"]["default"]
+    return int(alias["tree"].get("width", default))
 
 
 def _answer(completion: ChatCompletion) -> Answer:

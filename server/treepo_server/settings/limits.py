@@ -49,28 +49,24 @@ class Limits:
         Raises:
             FieldError: A setting is above its limit.
         """
-        _check("tree.width", config.width, self.max_width, "width")
-        return config.model_copy(
-            update={
-                "max_depth": _check(
-                    "tree.max_depth", config.max_depth, self.max_depth, "max_depth"
-                ),
-                "max_total_tokens": _check(
-                    "tree.max_total_tokens",
-                    config.max_total_tokens,
-                    self.max_total_tokens,
-                    "max_total_tokens",
-                ),
-            }
-        )
+        is_said = "width" in config.model_fields_set
+        width = config.width if is_said else min(config.width, self.max_width)
+        held = {
+            "width": _check("width", width, self.max_width),
+            "max_depth": _check("max_depth", config.max_depth, self.max_depth),
+            "max_total_tokens": _check(
+                "max_total_tokens", config.max_total_tokens, self.max_total_tokens
+            ),
+        }
+        return config.model_copy(update=held)
 
 
-def _check(field: str, asked: int | None, limit: int | None, name: str) -> int | None:
+def _check(name: str, asked: int | None, limit: int | None) -> int | None:
     if asked is None or limit is None:
         return limit if asked is None else asked
     if asked > limit:
         remedy = f"Send `{name}: {limit}` or less; the limit is this server's."
-        raise FieldError(field, asked, f"1 to {limit}", remedy)
+        raise FieldError(f"tree.{name}", asked, f"1 to {limit}", remedy)
     return asked
 
 

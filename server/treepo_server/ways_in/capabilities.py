@@ -28,7 +28,7 @@ MODELS = "/v1/models"
 
 
 class FieldReport(BaseModel):
-    """One field of `tree`, with its default and its range in words."""
+    """One field of `tree`, with its default within the limits and its range in words."""
 
     default: Any
     allowed: str
@@ -92,6 +92,7 @@ def describe(
 ) -> Capabilities:
     """What the server can do."""
     _, vllm = installed_vllm() or ("", "")
+    defaults = limits.apply(TreeConfig())
     return Capabilities(
         versions={"treepo": treepo.__version__, "vllm": vllm},
         routes=routes,
@@ -102,7 +103,10 @@ def describe(
         ),
         engine=_engine(service),
         policies=_policies(),
-        fields={name: _field(info) for name, info in TreeConfig.model_fields.items()},
+        fields={
+            name: _field(info, getattr(defaults, name))
+            for name, info in TreeConfig.model_fields.items()
+        },
         aliases={name: _stands_for(alias) for name, alias in aliases.by_name.items()},
     )
 
@@ -127,10 +131,9 @@ def _policies() -> dict[str, list[str]]:
     }
 
 
-def _field(info: Any) -> FieldReport:
-    return FieldReport(
-        default=info.default, allowed=info.json_schema_extra["allowed"], meaning=info.description
-    )
+def _field(info: Any, default: object) -> FieldReport:
+    allowed = info.json_schema_extra["allowed"]
+    return FieldReport(default=default, allowed=allowed, meaning=info.description)
 
 
 def _stands_for(alias: Alias) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from treepo_client import (
     Trees,
     report,
 )
-from treepo_client.client import DEFAULT_WIDTH
 from treepo_server.response import wire
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "It is 408."}}
@@ -57,15 +56,24 @@ CHUNKS = [
 ]
 
 
+CAPABILITIES = {
+    "fields": {"width": {"default": 8}},
+    "aliases": {"narrow": {"tree": {"width": 4}}, "plain": {"tree": {}}},
+}
+
+
 class Wire:
     """A server of canned answers that remembers what it was asked."""
 
-    def __init__(self, answer=ANSWER, chunks=CHUNKS):
+    def __init__(self, answer=ANSWER, chunks=CHUNKS, capabilities=CAPABILITIES):
         self.asked = []
         self.answer = answer
         self.chunks = chunks
+        self.capabilities = capabilities
 
     def __call__(self, request):
+        if request.url.path == "/v1/treepo/capabilities":
+            return httpx.Response(200 if self.capabilities else 404, json=self.capabilities)
         if request.method == "GET":
             return httpx.Response(200, json={"object": "list", "data": [{"id": "first"}]})
         self.asked.append(json.loads(request.content))
@@ -92,7 +100,6 @@ def words_in(hint):
 def test_every_option_of_the_server_has_a_name_and_every_word_its_place():
     hints = get_type_hints(TreeOptions)
     assert set(hints) == set(TreeConfig.model_fields)
-    assert TreeConfig().width == DEFAULT_WIDTH
     for words, name in FIELDS.items():
         assert set(get_args(words)) <= words_in(hints[name])
 
@@ -144,6 +151,13 @@ def test_a_stream_becomes_events():
     assert events[-1].tree.winner == 1
 
 
+@pytest.mark.parametrize(("model", "width"), [(None, 8), ("plain", 8), ("narrow", 4)])
+def test_a_stream_shows_as_many_paths_as_the_server_gives_a_tree_that_says_nothing(model, width):
+    wire = Wire()
+    assert list(trees(wire).stream("6 * 68?", model=model))
+    assert (wire.asked[0]["n"], wire.asked[0]["tree"]) == (width, {})
+
+
 def test_the_async_client_does_the_same():
     wire = Wire()
 
@@ -153,12 +167,13 @@ def test_the_async_client_does_the_same():
         async with client:
             own = AsyncTrees(client)
             answer = await own.ask("6 * 68?", tree=TreeOptions(width=3))
+            assert [event async for event in own.stream("6 * 68?", model="narrow")]
             return answer, [event async for event in own.stream("6 * 68?", n=1)]
 
     answer, events = asyncio.run(both())
     assert answer.tree.answer == "408"
     assert events == list(trees(Wire()).stream("6 * 68?", n=1))
-    assert wire.asked[1]["n"] == 1
+    assert [asked.get("n") for asked in wire.asked] == [None, 4, 1]
 
 
 def test_a_server_without_trees_is_named():
@@ -167,6 +182,8 @@ def test_a_server_without_trees_is_named():
         trees(Wire(answer=plain)).ask("6 * 68?")
     with pytest.raises(NoTreeError):
         list(trees(Wire(chunks=CHUNKS[:-1])).stream("6 * 68?"))
+    with pytest.raises(NoTreeError):
+        list(trees(Wire(capabilities=None)).stream("6 * 68?"))
 
 
 def test_fields_that_a_newer_server_adds_are_kept():

@@ -169,8 +169,9 @@ def test_a_limit_that_is_no_number_stops_the_server(text):
 
 
 def test_a_limit_holds_where_the_caller_says_nothing():
-    limits = Limits(max_depth=5, max_total_tokens=900)
+    limits = Limits(max_width=8, max_depth=5, max_total_tokens=900)
     config = read_request(request({"max_depth": 3}), limits).config
-    assert (config.max_depth, config.max_total_tokens) == (3, 900)
+    assert (config.width, config.max_depth, config.max_total_tokens) == (8, 3, 900)
+    assert refused(request({"width": 16}), limits).field == "tree.width"
     assert refused(request({"max_depth": 6}), limits).field == "tree.max_depth"
     assert refused(request({"max_total_tokens": 901}), limits).field == "tree.max_total_tokens"

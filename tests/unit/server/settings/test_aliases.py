@@ -49,6 +49,10 @@ def test_what_is_no_tree_is_left_to_be_refused():
     assert asked.model_extra["tree"] == "wide"
 
 
+def test_the_limits_hold_where_an_alias_says_nothing():
+    assert aliases({"m": {}}).by_name["m"].tree == {}
+
+
 def test_a_file_holds_them_as_well(tmp_path):
     file = tmp_path / "aliases.json"
     file.write_text(json.dumps(ALIASES))
