@@ -102,11 +102,17 @@ def test_the_composition_hands_every_variable_on_and_waits_for_running_trees():
 def test_prometheus_and_grafana_find_each_other():
     (job,) = parsed(DEPLOY / "prometheus" / "prometheus.yml")["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["treepo:8000"]}]
-    (source,) = parsed(DEPLOY / "prometheus" / "datasource.yaml")["datasources"]
+    provisioning = DEPLOY / "grafana" / "provisioning"
+    (source,) = parsed(provisioning / "datasources" / "prometheus.yaml")["datasources"]
     assert source["url"] == "http://prometheus:9090"
-    (provider,) = parsed(DEPLOY / "prometheus" / "dashboards.yaml")["providers"]
+    (provider,) = parsed(provisioning / "dashboards" / "treepo.yaml")["providers"]
     mounted = parsed(DEPLOY / "compose.yaml")["services"]["grafana"]["volumes"]
-    assert f"./grafana:{provider['options']['path']}:ro" in mounted
+    assert f"./grafana/treepo.json:{provider['options']['path']}/treepo.json:ro" in mounted
+    for folder in provisioning.iterdir():
+        assert (
+            f"./grafana/provisioning/{folder.name}:/etc/grafana/provisioning/{folder.name}:ro"
+            in mounted
+        )
 
 
 def test_the_charts_values_obey_their_schema():
