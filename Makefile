@@ -49,5 +49,5 @@ soak: setup ## ten minutes of trees whose callers hang up; prints what was left:
 docs: setup ## runs every code block of README.md and docs/
 	$(BIN)/python -m pytest tests/docs $(TESTS)
 
-lock: ## resolves requirements/cpu.in anew into cpu.lock; needs uv
+lock: ## resolves each requirements/*.in anew into its lock; needs uv
 	@$(PYTHON) -m tools.lock

@@ -1,1 +1,4 @@
-"""Scripts behind the Makefile's verbs; each runs as `python -m tools.NAME`."""
+"""Scripts, each run as `python -m tools.NAME`: behind the Makefile's verbs, or by hand.
+
+`dockerfile` alone is no script: `image` and the tests read with it.
+"""

@@ -1,10 +1,10 @@
 """Makes `.venv`: torch, the locked packages, this project, and the embedded model's weights.
 
-A second run finds its own stamp and does nothing. The stamp holds a digest of everything that
-went in and is written last, so an interrupted or outdated environment is made anew from scratch;
-where only the project's own metadata changed, only the project is installed again. Libraries that
-hold another version of a package we use live in `.venv/clients`, for tests alone. Which packages
-there are stands in `requirements/`; what a machine must bring is checked by `check_install.py`.
+A second run finds its own stamp and does nothing. The stamp holds a digest of each part that went
+in, written once the part is there: other packages mean an environment made anew from scratch; the
+clients and the project itself are repaired in place. The clients are libraries that hold another
+version of a package we use; they live in `.venv/clients`, for tests alone. Which packages there are
+stands in `requirements/`; what a machine must bring is checked by `check_install.py`.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def main() -> int:
         except InstallError as error:
             problems = str(error).splitlines()
         except KeyboardInterrupt:
-            problems = ["interrupted; the next run starts afresh"]
+            problems = ["interrupted; the next run makes what is missing"]
     for problem in problems:
         _tell(problem)
     return 1 if problems else 0
