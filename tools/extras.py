@@ -54,21 +54,30 @@ def main() -> int:
     for extra in EXTRAS:
         for command in extra():
             print(f"extras: {' '.join(command[:2])} for {extra.__name__}", file=sys.stderr)
-            if not _runs(command):
-                print(f"extras: no {extra.__name__}; its tests are skipped", file=sys.stderr)
+            if reason := _failure(command):
+                said = f"extras: no {extra.__name__}, so its tests are skipped: {reason}"
+                print(said, file=sys.stderr)
                 break
     return 0
 
 
-def _runs(command: list[str]) -> bool:
+def _failure(command: list[str]) -> str:
+    """Runs it; empty where that worked, else the last line of what it said."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
         done = subprocess.run(  # noqa: S603
-            command, env=environment, timeout=LIMIT_S, check=False, capture_output=True
+            command,
+            env=environment,
+            timeout=LIMIT_S,
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    lines = [f"exit code {done.returncode}", *(done.stdout + done.stderr).split("\n")]
+    return [line for line in lines if line.strip()][-1] if done.returncode else ""
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ def machine(monkeypatch, tmp_path):
     def make(*programs, user=0, works=True):
         monkeypatch.setattr(extras.shutil, "which", lambda name: name if name in programs else None)
         monkeypatch.setattr(extras.os, "geteuid", lambda: user)
-        monkeypatch.setattr(extras, "_runs", lambda command: ran.append(command) or works)
+        reason = "" if works else "E: no such host"
+        monkeypatch.setattr(extras, "_failure", lambda command: ran.append(command) or reason)
         return ran
 
     return make
@@ -54,4 +55,20 @@ def test_a_failure_is_said_and_stops_nothing(machine, capsys):
     ran = machine("apt-get", "npm", works=False)
     assert extras.main() == 0
     assert len(ran) == len(extras.EXTRAS)
-    assert "no chromium; its tests are skipped" in capsys.readouterr().err
+    assert "no chromium, so its tests are skipped: E: no such host" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("print('out'); sys.exit('E: no such host\\n')", "E: no such host"),
+        ("sys.exit(3)", "exit code 3"),
+        ("print('all is well')", ""),
+    ],
+)
+def test_the_reason_is_the_last_line_of_what_failed(program, reason):
+    assert extras._failure([sys.executable, "-c", f"import sys; {program}"]) == reason
+
+
+def test_a_program_that_is_not_there_is_the_reason():
+    assert "no-such-program" in extras._failure(["no-such-program"])
