@@ -2,7 +2,7 @@
 #   docker build --target gpu -t treepo .         on vLLM's own image, for CUDA
 #   docker build --target cpu -t treepo:cpu .     on plain Python, to try it without a GPU
 # The model is an argument (`docker run treepo MODEL`); /models keeps what is downloaded.
-ARG VLLM_VERSION=0.33.0
+ARG VLLM_VERSION=0.32.0
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 # ---- the package, as a wheel ----

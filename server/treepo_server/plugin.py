@@ -33,7 +33,7 @@ class TreePlugin:
         factory raises and would serve without it.
 
         Raises:
-            UnsupportedError: This vLLM is outside the tested range.
+            UnsupportedError: This vLLM is outside the range.
             ConfigError: A limit or an alias in the environment is wrong.
         """
         check_vllm()

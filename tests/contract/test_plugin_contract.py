@@ -82,7 +82,7 @@ def test_the_openapi_document_keeps_one_operation_per_route(app, monkeypatch):
 
 def test_an_unsupported_vllm_stops_the_server(app, monkeypatch):
     def refuse():
-        raise UnsupportedError("vllm 0.28.0 is installed; tested with 0.32")
+        raise UnsupportedError("vllm 0.28.0 is installed; it has to be 0.32")
 
     monkeypatch.setattr(plugin, "check_vllm", refuse)
     with pytest.raises(UnsupportedError, match=r"0\.28\.0"):

