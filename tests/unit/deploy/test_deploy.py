@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tools import dockerfile, extras
+from tools.check_install import TORCH
 from treepo_server.launch.options import FLAGS, variable
 from treepo_server.observe import metrics
 from treepo_server.settings import versions
@@ -75,6 +76,10 @@ def test_the_gpu_image_is_of_the_vllm_that_the_tests_run_on():
     version = re.search(r"ARG VLLM_VERSION=(\d+)\.(\d+)\.", DOCKERFILE)
     assert (int(version[1]), int(version[2])) == versions.TESTED
     assert versions.installed_vllm()[1].startswith("{}.{}.".format(*versions.TESTED))
+
+
+def test_the_cpu_image_has_the_torch_that_the_locks_are_resolved_beside():
+    assert set(re.findall(r"torch==[\d.]+\d", DOCKERFILE)) == {TORCH}
 
 
 def test_pip_and_the_server_accept_the_same_range_of_vllm():
