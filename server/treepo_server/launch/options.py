@@ -1,7 +1,8 @@
 """The flags that `treepo serve` adds to vLLM's: each sets the variable that its value is read from.
 
-So `treepo serve` and vLLM's own server obey the same variables, in every API process. What they
-mean stands with `Limits`, `Capacity` and `Aliases`; a further one is a line in `FLAGS`.
+So `treepo serve` and vLLM's own server obey the same variables, in every API process. What a
+variable means is said here, once: `--help` and docs/configuration.md repeat it. A further one is
+a line in `FLAGS` and a field of `Limits` or `Capacity`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ FLAGS = {
     "tree-max-width": "largest `tree.width` of a request",
     "tree-max-depth": "largest `tree.max_depth` of a request",
     "tree-max-total-tokens": "largest `tree.max_total_tokens` of a request",
-    "tree-max-live-paths": "most paths that all trees run at one time",
-    "tree-share": "part of the engine's slots that trees may use",
-    "tree-max-waiting": "trees that may wait for a slot; more get a 429",
+    "tree-max-live-paths": "most paths that all trees run at one time, where the engine takes more;"
+    " each API process has at least one per rank",
+    "tree-share": "part of the engine's slots that trees may use, above 0",
+    "tree-max-waiting": "trees that may wait for their first slot, in each API process; further"
+    " ones get a 429",
     "tree-kv-full": "KV usage above which no tree gets a further path",
-    "tree-drain-s": "seconds for running trees after a SIGTERM",
+    "tree-drain-s": "seconds for running trees after a SIGTERM; 0 leaves signals to vLLM",
 }
 _NAMES = {"tree-max-waiting": "max_waiting_trees", "tree-share": "tree_share"}
 _SETTLE_S = 5.0
@@ -40,7 +43,13 @@ def add_flags(parser: ArgumentParser) -> None:
     """Add them to vLLM's."""
     for flag, meaning in FLAGS.items():
         parser.add_argument(f"--{flag}", metavar="N", help=f"{meaning} ({variable(flag)})")
-    parser.add_argument("--tree-alias", action="append", default=[], metavar="NAME={...}")
+    parser.add_argument(
+        "--tree-alias",
+        action="append",
+        default=[],
+        metavar="NAME={...}",
+        help=f"a model name that stands for such a `tree` ({ALIASES}); may be given again",
+    )
     parser.add_argument("--log-json", action="store_true", help="one JSON object a log line")
 
 

@@ -1,15 +1,8 @@
 """How much of the engine trees may use: what the operator set, and this process's share of it.
 
-Read once from the environment; each variable is also a flag of `treepo serve`, by
-`launch/options.py`:
-
-    TREEPO_MAX_LIVE_PATHS     most paths that all trees run at one time (default: the engine's)
-    TREEPO_TREE_SHARE         part of the engine's slots that trees may use, above 0 (default 1)
-    TREEPO_MAX_WAITING_TREES  trees that may wait for their first slot; more get a 429 (default 64)
-    TREEPO_KV_FULL            KV usage above which no tree gets a further path (default 0.9)
-    TREEPO_DRAIN_S            seconds for running trees after a SIGTERM (default 10)
-
-What one request may ask for is `limits.py`'s, who gets a slot `load/governor.py`'s.
+Read once from the environment: each field is the variable `TREEPO_` with its name. What it means
+stands with its flag, in `launch/options.py`. What one request may ask for is `limits.py`'s, who
+gets a slot `load/governor.py`'s.
 """
 
 from __future__ import annotations
@@ -24,7 +17,7 @@ from treepo_server.settings.limits import PREFIX, positive
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the operator gives to trees; the fields are those of the module docstring."""
+    """What the operator gives to trees; `max_live_paths` None is as many as the engine takes."""
 
     max_live_paths: int | None = None
     tree_share: float = 1.0

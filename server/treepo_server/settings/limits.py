@@ -1,14 +1,9 @@
 """What one request may ask of this server, as its operator set it.
 
 Read once from the environment, so that `treepo serve` and vLLM's own server obey the same limits:
-
-    TREEPO_MAX_WIDTH         largest `tree.width` (default 64)
-    TREEPO_MAX_DEPTH         largest `tree.max_depth`, in segments (default: no limit)
-    TREEPO_MAX_TOTAL_TOKENS  largest `tree.max_total_tokens` (default: no limit)
-
-A request above a limit is refused; where a limit is set and the request says nothing, the limit
-holds. A new limit is a field here, with a flag in `launch/options.py`. What all trees together may
-use is `capacity.py`'s.
+each field is the variable `TREEPO_` with its name. A request above a limit is refused; where the
+request says nothing, the limit holds. A new limit is a field here, with a flag in
+`launch/options.py`. What all trees together may use is `capacity.py`'s.
 """
 
 from __future__ import annotations
