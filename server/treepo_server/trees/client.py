@@ -3,7 +3,7 @@
 vLLM's serving code believes it is talking to the engine: it calls `generate` once and reads
 outputs. Here that one request becomes a tree, and its chosen trajectories become the outputs. All
 else goes to the real client. One proxy serves one request; what the response says about the tree
-afterwards is for `response/report.py`.
+afterwards is for `response/answer.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from treepo.growth.state import Path
 from treepo.tree import Tree
 from treepo_server.request.plan import Plan
 from treepo_server.request.tree_request import TreeRequest
+from treepo_server.response.answer import TreeAnswer
 from treepo_server.response.choices import Choice
 from treepo_server.response.errors import reply
 from treepo_server.response.outputs import Outputs
 from treepo_server.response.replay import Piece, Replay, whole
-from treepo_server.response.report import TreeAnswer
 from treepo_server.trees.service import TreeService
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from fastapi import Request
 from fastapi.responses import Response
 
-from treepo_server.response.report import TreeAnswer
+from treepo_server.response.answer import TreeAnswer
 from treepo_server.response.sse import Frame, TreeStream, count_tokens
 from treepo_server.trees.client import TreeClient
 from treepo_server.ways_in.streams import OwnedStream

@@ -1,4 +1,4 @@
-"""What a response says about its tree, while the tree grows and when it has ended.
+"""One response's tree, from its plan to its end.
 
 It joins the plan, the growing journal and the finished tree into the `tree` objects of chunks,
 choices and the response; their shapes stand in `wire.py`, how they are sent in `sse.py` and
