@@ -1,4 +1,4 @@
-"""A tiny random Llama with a byte-level tokenizer, and transformers as the reference for it.
+"""A tiny random Llama whose tokens are bytes, and transformers as the reference for it.
 
 Small enough that a thousand tokens take a second or two on a CPU, and random enough that every
 token depends on all before it and that sampling is neither uniform nor greedy.
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.support.byte_tokenizer import byte_tokenizer
 
 MAX_MODEL_LEN = 2048
 END = "<|end|>"
@@ -23,7 +24,7 @@ CHAT_TEMPLATE = (
 
 def write_tiny_model(folder: Path, *, seed: int = 7, is_tied: bool = False) -> Path:
     """Writes model and tokenizer; returns the folder."""
-    tokenizer = _tokenizer()
+    tokenizer = byte_tokenizer(eos_token=END, chat_template=CHAT_TEMPLATE)
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -46,17 +47,6 @@ def write_tiny_model(folder: Path, *, seed: int = 7, is_tied: bool = False) -> P
         model.lm_head.weight.normal_(0.0, 0.3)
     model.save_pretrained(folder)
     return folder
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {letter: index for index, letter in enumerate(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
 
 
 class Reference:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.byte_tokenizer import byte_tokenizer
+
 END = "<|end|>"
 START = "<|start|>"
 CHAT_TEMPLATE = (
@@ -32,15 +34,9 @@ def build(
     `marks` become tokens that show in texts, and that the model says only where asked to.
     """
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+    tokenizer = byte_tokenizer(
         eos_token=END,
         additional_special_tokens=[START],
         chat_template=CHAT_TEMPLATE,
