@@ -16,34 +16,32 @@ WIDTH = 8
 SLOTS = CPU_DEFAULTS["max_num_seqs"]
 GONE_LIMIT_S = 10
 START_LIMIT_S = 60
+MOST_TOKENS = MAX_LENGTH - 100
 ROUTES = {
-    "/v1/chat/completions": {"messages": MESSAGES},
-    "/v1/completions": {"prompt": PROMPT},
+    "/v1/chat/completions": {"messages": MESSAGES, "max_tokens": MOST_TOKENS},
+    "/v1/completions": {"prompt": PROMPT, "max_tokens": MOST_TOKENS},
+    "/v1/responses": {"input": PROMPT, "max_output_tokens": MOST_TOKENS},
 }
+WAYS = {"whole": {}, "streamed": {"stream": True}, "all streamed": {"stream": True, "n": WIDTH}}
+CASES = [(path, way) for path in ROUTES for way in WAYS]
+CASES.remove(("/v1/responses", "all streamed"))  # it has no `n`
 
 
-def long_request(path, num_choices, *, is_stream, width=WIDTH):
+def long_request(path, *, width=WIDTH, **options):
     """A tree that runs for many seconds, and at once with all its paths."""
     body = {
         "model": MODEL,
-        "stream": is_stream,
-        "n": num_choices,
-        "max_tokens": MAX_LENGTH - 100,
         "ignore_eos": True,
         "tree": {"width": width, "root_branching": width, "branching": "even"},
         **ROUTES[path],
+        **options,
     }
     return json.dumps(body), {"Content-Type": "application/json"}
 
 
-@pytest.mark.parametrize("path", ROUTES)
-@pytest.mark.parametrize(
-    ("num_choices", "is_stream"),
-    [(1, False), (1, True), (WIDTH, True)],
-    ids=["whole", "winner streamed", "all streamed"],
-)
-def test_nothing_runs_once_the_caller_has_left(server, path, num_choices, is_stream):
-    body, headers = long_request(path, num_choices, is_stream=is_stream)
+@pytest.mark.parametrize(("path", "way"), CASES)
+def test_nothing_runs_once_the_caller_has_left(server, path, way):
+    body, headers = long_request(path, **WAYS[way])
     server.wait_for(0, GONE_LIMIT_S)
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=START_LIMIT_S)) as connection:
         connection.request("POST", path, body, headers)
@@ -52,8 +50,17 @@ def test_nothing_runs_once_the_caller_has_left(server, path, num_choices, is_str
     assert server.metric("kv_cache_usage_perc") == 0
 
 
+def test_several_callers_may_leave_before_the_first_event(server):
+    """A tree that was begun for a stream nobody reads ends as well."""
+    body, headers = long_request("/v1/responses", stream=True)
+    for _ in range(8):
+        with closing(HTTPConnection("127.0.0.1", server.port)) as connection:
+            connection.request("POST", "/v1/responses", body, headers)
+    server.wait_for(0, START_LIMIT_S)
+
+
 def test_a_request_that_times_out_in_the_sdk_ends_its_tree(server, client):
-    asked = json.loads(long_request("/v1/chat/completions", 1, is_stream=False)[0])
+    asked = json.loads(long_request("/v1/chat/completions")[0])
     extra = {name: asked.pop(name) for name in ("tree", "ignore_eos")}
     with pytest.raises(APITimeoutError):
         client.chat.completions.create(**asked, extra_body=extra, timeout=1.0)
@@ -62,7 +69,7 @@ def test_a_request_that_times_out_in_the_sdk_ends_its_tree(server, client):
 
 def test_other_trees_are_not_touched(server, chat):
     path = "/v1/chat/completions"
-    body, headers = long_request(path, 1, is_stream=False)
+    body, headers = long_request(path)
     alone = chat({"width": 4}, max_tokens=100, seed=5).choices[0].message.content
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=START_LIMIT_S)) as connection:
         connection.request("POST", path, body, headers)
@@ -89,7 +96,7 @@ def test_a_tree_that_waits_for_a_slot_leaves_at_once_and_holds_up_nobody(server,
 @contextmanager
 def asked(server, path, width):
     """A long tree that runs until the block is left."""
-    body, headers = long_request(path, 1, is_stream=False, width=width)
+    body, headers = long_request(path, width=width)
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=START_LIMIT_S)) as connection:
         connection.request("POST", path, body, headers)
         yield

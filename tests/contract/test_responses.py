@@ -1,9 +1,5 @@
 """`/v1/responses` takes a `tree` and is read by the unmodified OpenAI SDK, whole and streamed."""
 
-import json
-from contextlib import closing
-from http.client import HTTPConnection
-
 import pytest
 from openai import BadRequestError
 
@@ -11,8 +7,6 @@ from tests.contract.conftest import MAX_LENGTH, MODEL
 from tests.support.tiny_chat import PRINTABLE
 
 EVEN = {"width": 4, "branching": "even", "segment_tokens": 32, "include": ["texts"]}
-GONE_LIMIT_S = 10
-START_LIMIT_S = 60
 
 
 def text_of_leaf(tree, leaf):
@@ -116,31 +110,3 @@ def test_what_is_wrong_is_refused_before_anything_is_sent(respond, tree, options
     with pytest.raises(BadRequestError) as caught:
         respond(tree, stream=stream, **options)
     assert caught.value.param == field
-
-
-@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
-def test_nothing_runs_once_the_caller_has_left(server, is_stream):
-    body = {
-        "model": MODEL,
-        "input": "hi",
-        "stream": is_stream,
-        "ignore_eos": True,
-        "max_output_tokens": MAX_LENGTH - 100,
-        "tree": {"width": 8, "root_branching": 8, "branching": "even"},
-    }
-    headers = {"Content-Type": "application/json"}
-    server.wait_for(0, GONE_LIMIT_S)
-    with closing(HTTPConnection("127.0.0.1", server.port, timeout=START_LIMIT_S)) as connection:
-        connection.request("POST", "/v1/responses", json.dumps(body), headers)
-        server.wait_for(8, START_LIMIT_S)
-    server.wait_for(0, GONE_LIMIT_S)
-
-
-def test_several_callers_may_leave_before_the_first_event(server):
-    """A tree that was begun for a stream nobody reads ends as well."""
-    body = {"model": MODEL, "input": "hi", "stream": True, "ignore_eos": True, "tree": {}}
-    headers = {"Content-Type": "application/json"}
-    for _ in range(8):
-        with closing(HTTPConnection("127.0.0.1", server.port)) as connection:
-            connection.request("POST", "/v1/responses", json.dumps(body), headers)
-    server.wait_for(0, START_LIMIT_S)
