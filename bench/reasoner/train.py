@@ -77,11 +77,38 @@ def rate(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+def resume(checkpoint: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
+    """Takes over what the checkpoint holds, if there is one; returns the step to go on with."""
+    if not checkpoint.exists():
+        return 0
+    state = torch.load(checkpoint)
+    set_peft_model_state_dict(model, state["adapter"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def save(checkpoint: Path, model: Any, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Writes what `resume` reads, whole or not at all; `step` is the next one."""
+    adapter = get_peft_model_state_dict(model)
+    partial = checkpoint.with_suffix(".partial")
+    torch.save({"adapter": adapter, "optimizer": optimizer.state_dict(), "step": step}, partial)
+    partial.replace(checkpoint)
+
+
+def learn(model: Any, optimizer: torch.optim.Optimizer, rows: Sequence[Row], lr: float) -> float:
+    """One optimizer step on the rows; returns the loss per learnt token, in nats."""
+    (group,) = optimizer.param_groups
+    group["lr"] = lr
+    num_learnt = sum(len(row.labels) for row in rows)
+    loss = 0.0
+    for row in rows:
+        part = -logprobs(model, row).sum() / num_learnt
+        part.backward()
+        loss += part.item()
+    torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
 
 
 def train(args: argparse.Namespace) -> None:
@@ -90,30 +117,16 @@ def train(args: argparse.Namespace) -> None:
     tokenizer, model = load(args.rank)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=args.lr, weight_decay=0.0, betas=(0.9, 0.98))
-    checkpoint, first = args.output / "checkpoint.pt", 0
     args.output.mkdir(parents=True, exist_ok=True)
-    if checkpoint.exists():
-        state = torch.load(checkpoint)
-        set_peft_model_state_dict(model, state["adapter"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
+    checkpoint = args.output / "checkpoint.pt"
+    first, stop = resume(checkpoint, model, optimizer), min(args.stop or args.steps, args.steps)
     held_out = list(islice(problems("test", TRAIN_LEVEL, start=1_000_000), 24))
     saved, since, seen = time.monotonic(), time.monotonic(), 0
-    stop = min(args.stop or args.steps, args.steps)
     for step in range(first, stop):
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, args.steps, args.lr)
         batch = list(islice(problems("train", TRAIN_LEVEL, start=step * args.batch), args.batch))
+        # Attention costs the square of a row's length: two rows are cheaper than one.
         rows = [pack(tokenizer, part) for part in (batch[::2], batch[1::2])]
-        num_learnt = sum(len(row.labels) for row in rows)
-        loss = 0.0
-        for row in rows:  # attention costs the square of a row's length
-            part = -logprobs(model, row).sum() / num_learnt
-            part.backward()
-            loss += part.item()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        loss = learn(model, optimizer, rows, rate(step, args.steps, args.lr))
         seen += sum(row.token_ids.shape[1] for row in rows)
         line: dict[str, Any] = {"step": step + 1, "loss": round(loss, 4)}
         if (step + 1) % args.evaluate_every == 0:
@@ -123,14 +136,18 @@ def train(args: argparse.Namespace) -> None:
         line["tokens_per_s"] = round(seen / (time.monotonic() - since), 1)
         print(json.dumps(line), flush=True)
         if time.monotonic() - saved > SAVE_EVERY_S or step + 1 == stop:
-            adapter = get_peft_model_state_dict(model)
-            state = {"adapter": adapter, "optimizer": optimizer.state_dict(), "step": step + 1}
-            save(checkpoint, state)
+            save(checkpoint, model, optimizer, step + 1)
             saved = time.monotonic()
-    for weight in weights:
-        weight.data = weight.data.to(torch.bfloat16)
+    export(model, args.output / "adapter")
+
+
+def export(model: Any, folder: Path) -> None:
+    """Writes the adapter in bfloat16, as `model.py` reads it."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.to(torch.bfloat16)
     model.peft_config["default"].base_model_name_or_path = "SmolLM2-135M-Instruct"
-    model.save_pretrained(args.output / "adapter")
+    model.save_pretrained(folder)
 
 
 def main() -> None:
