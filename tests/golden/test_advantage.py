@@ -220,11 +220,13 @@ def test_mass_loo_refuses_trees_whose_masses_are_not_exact():
     late = tree([None, None], [0, 1], masses, exact=False)
     config = AdvantageConfig(estimator="mass_loo")
     assert len(advantages([exact], [[1.0, 0.0]], config)) == 1
-    with pytest.raises(ConfigError, match="fallback: none"):
+    with pytest.raises(
+        ConfigError, match=r"`tree\.fallback=none`.*`advantages\.allow_inexact=true`"
+    ):
         advantages([exact, late], [[1.0, 0.0]] * 2, config)
     with pytest.raises(ConfigError, match="1 of 1 trees"):
         advantages([exact], [[1.0, None]], config)
-    with pytest.raises(ConfigError, match="allowed: `mass`"):
+    with pytest.raises(ConfigError, match=r"`advantages\.token_weight` is 'leaf'.*allowed: `mass`"):
         advantages([exact], [[1.0, 0.0]], AdvantageConfig("mass_loo", token_weight="leaf"))
     allowed = AdvantageConfig(estimator="mass_loo", allow_inexact=True)
     assert len(advantages([late], [[1.0, 0.0]], allowed)) == 1

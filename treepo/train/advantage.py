@@ -221,7 +221,7 @@ def _fold(mode: Aggregation, groups: Groups, values: PerPair, weights: PerPair) 
 def _check_exact(trees: Sequence[Tree], batch: list[Groups], config: AdvantageConfig) -> None:
     if config.token_weight not in (None, "mass"):
         raise ConfigError(
-            f"`token_weight` is {config.token_weight!r} with estimator `mass_loo`; "
+            f"`advantages.token_weight` is {config.token_weight!r} with estimator `mass_loo`; "
             "allowed: `mass`. Leave it out or choose another estimator."
         )
     inexact = [tree.id for tree, g in zip(trees, batch, strict=True) if not g.is_exact]
@@ -229,6 +229,7 @@ def _check_exact(trees: Sequence[Tree], batch: list[Groups], config: AdvantageCo
         raise ConfigError(
             f"estimator `mass_loo` needs exact masses, but {len(inexact)} of {len(trees)} trees do "
             f"not have them (first: {inexact[0]!r}): they hold late branches, or lost "
-            "trajectories. Sample with `fallback: none`, `prune: none` and `until: complete`, "
-            "give failed rewards a value, or set `allow_inexact: true` and accept a bias."
+            "trajectories. Sample with `tree.fallback=none`, `tree.prune=none` and "
+            "`tree.until=complete`, give failed rewards a value with `rewards.missing_reward`, or "
+            "set `advantages.allow_inexact=true` and accept a bias."
         )

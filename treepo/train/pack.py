@@ -184,8 +184,8 @@ def _pieces(tree: Tree, used: NodeFlags, max_tokens: int) -> list[tuple[list[int
             size, added = prompt, sum(lengths[node] for node in path)
         if size + added > max_tokens:
             raise ConfigError(
-                f"`max_tokens` of a row is {max_tokens}, but a trajectory of tree {tree.id!r} has "
-                f"{size + added} tokens with its prompt; allow rows of at least that many."
+                f"`update.row_tokens` is {max_tokens}, but a trajectory of tree {tree.id!r} has "
+                f"{size + added} tokens with its prompt; allow at least that many."
             )
         pieces[-1] |= path
         size += added

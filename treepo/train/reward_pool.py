@@ -114,7 +114,7 @@ class _Worker:
         except RewardFailedError as failed:
             raise ConfigError(
                 f"rewards {', '.join(config.functions)}: loading them ended in a {failed.kind} "
-                f"(`load_limit_s` is {config.load_limit_s:g})."
+                f"(`rewards.load_limit_s` is {config.load_limit_s:g})."
             ) from None
 
     def ask(self, job: Job) -> list[float | None]:
@@ -169,8 +169,8 @@ class RewardPool:
         self._weights = config.weights or (1.0,) * len(config.functions)
         if not config.functions or len(self._weights) != len(config.functions):
             raise ConfigError(
-                f"`functions` names {len(config.functions)} rewards and `weights` has "
-                f"{len(self._weights)}; name at least one, and give each a weight or none any."
+                f"`rewards.functions` names {len(config.functions)} rewards and `rewards.weights` "
+                f"has {len(self._weights)}; name at least one, and give each a weight or none any."
             )
         self._slots: LifoQueue[_Worker | None] = LifoQueue()
         for _ in range(config.num_workers - 1):

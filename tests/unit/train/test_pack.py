@@ -126,7 +126,8 @@ def test_unpacked_rows_are_chains_in_which_only_the_prompt_has_no_loss(make_tree
 def test_a_row_shorter_than_a_trajectory_is_refused_with_both_numbers(make_tree):
     tree = make_tree(7)
     longest = max(len(whole(tree, t)) for t in tree.trajectories)
-    with pytest.raises(ConfigError, match=rf"is {longest - 1}, but .* has {longest} tokens"):
+    numbers = rf"`update\.row_tokens` is {longest - 1}, but .* has {longest} tokens"
+    with pytest.raises(ConfigError, match=numbers):
         pack([tree], [flat_advantages(tree)], longest - 1)
 
 

@@ -151,7 +151,7 @@ def test_a_wrong_name_fails_before_anything_runs(spec, message, monkeypatch):
 def test_a_pool_refuses_wrong_names_missing_columns_and_weights_that_do_not_fit():
     with pytest.raises(ConfigError, match="allowed: `math_verify`"):
         RewardPool(RewardConfig(("nothing",)))
-    with pytest.raises(ConfigError, match="names 1 rewards and `weights` has 2"):
+    with pytest.raises(ConfigError, match=r"names 1 rewards and `rewards\.weights` has 2"):
         RewardPool(RewardConfig(("exact_match",), weights=(1.0, 2.0)))
     with RewardPool(RewardConfig(("exact_match",))) as pool:
         with pytest.raises(ConfigError, match="needs one of the columns answer"):
