@@ -46,6 +46,16 @@ def test_an_anchor_of_the_trainer_corrects_for_trees_of_older_weights(tmp_path, 
     assert 0 < steps[0]["kl"] < steps[-1]["kl"]
 
 
+def test_counts_are_those_of_the_batch_however_many_mini_batches_it_has(tmp_path, rollout_file):
+    train_letters(offline(tmp_path, rollout_file))
+    [whole, *_] = metrics(tmp_path / "run")
+    halves = {"update": {"mini_batches": 2}, "output_dir": str(tmp_path / "halves")}
+    train_letters(offline(tmp_path, rollout_file, **halves))
+    [halved, *_] = metrics(tmp_path / "halves")
+    assert halved["tokens"] == whole["tokens"]
+    assert (whole["rows"], halved["rows"]) == (1, 2)  # a mini-batch has rows of its own
+
+
 def test_stored_trees_of_another_model_are_warned_about_or_refused(tmp_path, rollouts):
     def far(node):
         return replace(node, logprobs=tuple(x - 2.0 for x in node.logprobs))

@@ -26,6 +26,9 @@ from treepo.train.loss import Policy, mean_metrics, policy_loss
 from treepo.train.pack import Row, pack, padding_row
 from treepo.tree import Tree
 
+_COUNTS = ("tokens", "rows")
+"""Figures of a mini-batch that are added up over the batch; the others are averaged."""
+
 
 class Learner:
     """A policy under training on this rank.
@@ -75,18 +78,9 @@ class Learner:
         count = min(self._config.update.mini_batches, len(groups))
         parts = [self._part(trees[number::count], scores[number::count]) for number in range(count)]
         self._anchor(parts[1:])
-        metrics = [
-            self._step(part, check_sampler and number == 0) for number, part in enumerate(parts)
-        ]
-        return {
-            "logprob_diff": metrics[0]["logprob_diff"],
-            **{
-                name: sum(m[name] for m in metrics) / count
-                for name in metrics[0]
-                if name != "logprob_diff"
-            },
-            "optimizer_steps": count,
-        }
+        return _of_batch(
+            [self._step(part, check_sampler and number == 0) for number, part in enumerate(parts)]
+        )
 
     def export(self) -> Export:
         """The weights as they are now; call it on every rank, use it on the main one."""
@@ -237,6 +231,19 @@ def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
         weight_decay=config.weight_decay,
         fused=True,
     )
+
+
+def _of_batch(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    """A batch's figures from those of its mini-batches.
+
+    `logprob_diff` is the first one's: after a step the sampler is of other weights.
+    """
+    count = len(metrics)
+    figures = {
+        name: sum(m[name] for m in metrics) / (1 if name in _COUNTS else count)
+        for name in metrics[0]
+    }
+    return figures | {"logprob_diff": metrics[0]["logprob_diff"], "optimizer_steps": count}
 
 
 def _with_adapters(model: Any, config: LoraConfig) -> Any:
