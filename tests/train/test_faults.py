@@ -24,6 +24,9 @@ def short(completions, **_):
 
 def nothing(completions, **_):
     return [None] * len(completions)
+
+def digits(completions, answer, **_):
+    return [float(text[:1] == str(int(gold))) for text, gold in zip(completions, answer)]
 """
 
 
@@ -34,12 +37,17 @@ def reward_module(tmp_path, monkeypatch):
     return "faulty_rewards"
 
 
-def run_with(folder, function, steps=1):
-    """Train with a reward; returns what was warned about."""
+def small_run(folder, function, steps=1):
+    """The configuration of a run with a reward."""
     rewards = {"functions": [function], "limit_s": 0.3, "num_workers": 1}
     tree = {"width": 2, "segment_tokens": 1}
     small = {"steps": steps, "prompts_per_step": 1, "max_top_ups": 0, "eval": {"samples": 1}}
-    values = letter_config(folder, rewards=rewards, tree=tree, **small)
+    return letter_config(folder, rewards=rewards, tree=tree, **small)
+
+
+def run_with(folder, function, steps=1):
+    """Train with a reward; returns what was warned about."""
+    values = small_run(folder, function, steps)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train_letters(values | {"data": {"train": values["data"]["train"]}})
@@ -62,6 +70,19 @@ def test_a_reward_that_fails_is_counted_and_warned_about(
     assert message in said[0]
     assert "`rewards.missing_reward`" in said[0]
     assert metrics(tmp_path / "run")[0]["rewards_failed"] == 2
+
+
+def test_an_evaluation_whose_rewards_all_fail_has_no_mean_and_is_warned_about(
+    tmp_path, reward_module
+):
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text('{"prompt": "01>", "answer": "one"}\n')
+    values = small_run(tmp_path, f"{reward_module}:digits")
+    values["data"]["eval"] = str(held_out)
+    with pytest.warns(TrainWarning, match="1 rewards of an evaluation are missing: a reward func"):
+        summary = train_letters(values)
+    assert summary["mean@1_before"] is summary["mean@1_after"] is None
+    assert metrics(tmp_path / "run")[0] == {"step": 0, "eval/num_prompts": 0}
 
 
 def test_rewards_of_nothing_are_told_from_rewards_that_never_fire(tmp_path, reward_module):

@@ -1,7 +1,7 @@
 """How good the policy is: mean@k, pass@k and maj@k over held-out prompts.
 
 Samples are independent (a tree that forks at its root only), drawn by the sampler that also
-trains, with the same seeds in every evaluation of a run. A new figure is a field of `Evaluation`.
+trains, with the same seeds in every evaluation of a run. A new figure is a line in `_figures`.
 """
 
 from __future__ import annotations
@@ -33,19 +33,17 @@ _ALONE = {
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Means over prompts; a reward above 0 counts as solved.
+    """What an evaluation found, and what it lacks.
 
     Attributes:
-        mean: Mean reward of a sample (mean@k).
-        pass_at: Probability that one of k samples is solved, unbiased.
-        maj: Mean reward of the commonest answer.
-        num_prompts: Prompts that were evaluated.
+        figures: See `_figures`; over the prompts that have a reward.
+        failures: Rewards that failed, by kind.
+        reasons: Why prompts got no samples.
     """
 
-    mean: float
-    pass_at: float
-    maj: float
-    num_prompts: int
+    figures: dict[str, float]
+    failures: Counter[str]
+    reasons: list[str]
 
 
 async def evaluate(
@@ -63,17 +61,28 @@ async def evaluate(
         Ask(name, example.token_ids, tree, sampling(config, name))
         for name, example in zip(names, examples, strict=True)
     ]
-    groups, _, errors = await sample_groups(rollouts, rewards, asks, examples)
+    groups, failures, errors = await sample_groups(rollouts, rewards, asks, examples)
     if not groups:
         raise errors[0]
-    k = config.eval.pass_at or count
-    known = [group for group in groups if group.known] or groups
-    return Evaluation(
-        mean=statistics.fmean(statistics.fmean(group.known or [0.0]) for group in known),
-        pass_at=statistics.fmean(_pass(group, k) for group in known),
-        maj=statistics.fmean(majority_reward(group) for group in known),
-        num_prompts=len(groups),
-    )
+    known = [group for group in groups if group.known]
+    figures = _figures(known, config.eval.pass_at or count)
+    return Evaluation(figures, failures, [str(error) for error in errors])
+
+
+def _figures(groups: Sequence[Group], k: int) -> dict[str, float]:
+    """Means over prompts, and how many those are; a reward above 0 counts as solved.
+
+    `mean` is the mean reward of a sample (mean@k), `pass_at` the probability that one of k samples
+    is solved, `maj` the mean reward of the commonest answer. Without prompts there is no mean.
+    """
+    if not groups:
+        return {"num_prompts": 0}
+    return {
+        "mean": statistics.fmean(statistics.fmean(group.known) for group in groups),
+        "pass_at": statistics.fmean(_pass(group.known, k) for group in groups),
+        "maj": statistics.fmean(majority_reward(group) for group in groups),
+        "num_prompts": len(groups),
+    }
 
 
 def pass_at_k(num_samples: int, num_solved: int, k: int) -> float:
@@ -81,9 +90,9 @@ def pass_at_k(num_samples: int, num_solved: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_solved, k) / math.comb(num_samples, k)
 
 
-def _pass(group: Group, k: int) -> float:
-    solved = sum(reward > 0 for reward in group.known)
-    return pass_at_k(len(group.known), solved, min(k, len(group.known))) if group.known else 0.0
+def _pass(rewards: Sequence[float], k: int) -> float:
+    solved = sum(reward > 0 for reward in rewards)
+    return pass_at_k(len(rewards), solved, min(k, len(rewards)))
 
 
 def majority_reward(group: Group) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,10 +169,7 @@ class Watch:
         Warns:
             TrainWarning: Rewards never differ, or the model ends at once.
         """
-        for kind, count in batch.failures.items():
-            self._once(kind, f"{count} rewards of a batch are missing: {_FAILURES[kind]}")
-        for reason in batch.reasons:
-            self._once("tree", f"a prompt got no tree: {reason}")
+        self.missing("a batch", batch.failures, batch.reasons)
         self.flat_batches = 0 if batch.groups else self.flat_batches + 1
         if self.flat_batches == _PATIENCE:
             _warn(_flat(batch))
@@ -183,6 +180,17 @@ class Watch:
                 "of sequence. Check the prompts' format (a chat template for a chat model, few "
                 "examples in a plain text) and `sampling.stop`.",
             )
+
+    def missing(self, where: str, failures: Mapping[str, int], reasons: Sequence[str]) -> None:
+        """Look at the rewards that failed, by kind, and at why prompts got no tree.
+
+        Warns:
+            TrainWarning: There are any.
+        """
+        for kind, count in failures.items():
+            self._once(kind, f"{count} rewards of {where} are missing: {_FAILURES[kind]}")
+        for reason in reasons:
+            self._once("tree", f"a prompt of {where} got no tree: {reason}")
 
     def compare(self, logprob_diff: float) -> None:
         """Look at how far the sampler of stored trees is from the model, in nats a token.

@@ -190,7 +190,8 @@ class Trainer:
         found = self._runner.run(
             evaluate(sampling.rollouts, sampling.rewards, sampling.held_out, self._config)
         )
-        figures = {name: round(value, 6) for name, value in asdict(found).items()}
+        self._watch.missing("an evaluation", found.failures, found.reasons)
+        figures = {name: round(value, 6) for name, value in found.figures.items()}
         if self._report is not None:
             seconds = round(time.monotonic() - started, 3)
             self._report.evaluation(self._progress.step, figures | {"seconds": seconds})
