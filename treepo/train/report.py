@@ -26,6 +26,7 @@ from treepo.train.collect import Batch, Group
 _PATIENCE = 3
 _FAR = 1.0
 _SHOWN_PROMPT = 120
+_EVALUATION = "eval/"
 
 
 class TrainWarning(UserWarning):
@@ -63,12 +64,17 @@ class Report:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def cut_back(self, step: int | None) -> None:
-        """Forget what was written after a step, and go on from it; None: forget everything."""
-        self._bar.update(self._task, completed=step or 0)
+    def cut_back(self, step: int, *, evaluated: bool) -> None:
+        """Forget what was written after a step, and go on from it.
+
+        Args:
+            step: The last step whose figures stay.
+            evaluated: Whether an evaluation after it stays too.
+        """
+        self._bar.update(self._task, completed=step)
         if self._file.exists():
             lines = self._file.read_text().splitlines()
-            kept = [line for line in lines if step is not None and _step(line) <= step]
+            kept = [line for line in lines if _moment(line) <= (step, evaluated)]
             with named_writing(self._file):
                 replace_file(self._file, "".join(f"{line}\n" for line in kept))
 
@@ -81,7 +87,8 @@ class Report:
 
     def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
         """An evaluation's figures."""
-        self._write({"step": step, **{f"eval/{name}": value for name, value in figures.items()}})
+        named = {f"{_EVALUATION}{name}": value for name, value in figures.items()}
+        self._write({"step": step, **named})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
         self.say(f"evaluation after step {step}  {shown}")
 
@@ -120,12 +127,13 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if is_count else f"{value:.3g}"
 
 
-def _step(line: str) -> int:
-    """The step of a line; a torn one belongs to no step that is kept."""
+def _moment(line: str) -> tuple[int, bool]:
+    """The step of a line, and whether it is an evaluation; a torn one is after all that is kept."""
     try:
-        return int(json.loads(line)["step"])
+        record = json.loads(line)
+        return int(record["step"]), any(name.startswith(_EVALUATION) for name in record)
     except (ValueError, KeyError):
-        return 1 << 62
+        return 1 << 62, True
 
 
 def _picture(group: Group, tokenizer: Any) -> dict[str, Any]:

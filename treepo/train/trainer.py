@@ -212,7 +212,9 @@ class Trainer:
             with named_writing(target):
                 replace_file(target, dump(self._config))
         if self._report is not None:
-            self._report.cut_back(self._progress.step if latest else None)
+            # The evaluations before the first step and after the last are made again.
+            step = self._progress.step
+            self._report.cut_back(step, evaluated=0 < step < self._config.steps)
 
     def _load(self, checkpoint: Path) -> None:
         run = read_run(checkpoint)
