@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from traceback import walk_tb
 from typing import Any
 
 from safetensors import SafetensorError
@@ -116,18 +117,27 @@ def make_folder(folder: Path) -> None:
 def named_writing(what: Path) -> Iterator[None]:
     """Turns what goes wrong in writing into an error that says what is left and what to do.
 
+    Whatever else fails in the body passes: ranks store together, and may lose each other there.
+
     Raises:
         CheckpointError: The body failed to write, as on a full disk.
     """
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        # torch reports a full disk as a RuntimeError.
+        if isinstance(error, RuntimeError) and not _is_of_torch_save(error):
+            raise
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"{what} could not be written: {reason}. What was stored before it is whole: make "
             "room on the disk, and the same command goes on from there."
         ) from error
+
+
+def _is_of_torch_save(error: RuntimeError) -> bool:
+    """Whether it is how torch reports a full disk: its devices and ranks fail in the same type."""
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__") == "torch.serialization" for frame in frames)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """A checkpoint is whole or not there, whenever the process dies."""
 
-import errno
+from pathlib import Path
 
 import pytest
+import torch
 
 from treepo.errors import CheckpointError, ConfigError
 from treepo.train.checkpoint import (
@@ -88,10 +89,16 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "failure",
-    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("writing file failed")],
+    "write",
+    [lambda full: full.write_text("weights"), lambda full: torch.save(torch.ones(9), full)],
+    ids=["text", "tensors"],
 )
-def test_a_full_disk_says_what_is_left_and_what_to_do(tmp_path, failure):
-    message = r"step-000002 .*(space|failed).*make room"
+def test_a_full_disk_says_what_is_left_and_what_to_do(tmp_path, write):
+    message = r"step-000002 could not be written: .* make room"
     with pytest.raises(CheckpointError, match=message), named_writing(tmp_path / "step-000002"):
-        raise failure
+        write(Path("/dev/full"))
+
+
+def test_what_fails_beside_the_writing_is_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(RuntimeError, match="NCCL"), named_writing(tmp_path):
+        raise RuntimeError("NCCL error: another rank is gone")
