@@ -100,7 +100,7 @@ class _Worker:
 
     def __init__(self, config: RewardConfig) -> None:
         self._connection, theirs = Pipe()
-        # The child finds what this process finds, and modules beside the configuration.
+        # The child finds what this process finds, and modules of the working directory.
         path = os.pathsep.join([*(entry for entry in sys.path if entry), os.getcwd()])
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", "from treepo.train.reward_worker import main; main()"],
