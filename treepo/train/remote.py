@@ -26,8 +26,8 @@ ROUTE = "/v1/completions"
 class HostRollouts:
     """`Rollouts` over a pool of hosts.
 
-    Hosts have to report the log-probs that tokens are drawn with: where `temperature` is not 1 or
-    `top_p` and `top_k` are set, start them with `--logprobs-mode processed_logprobs`.
+    Hosts have to report the log-probs that tokens are drawn with: where `sampling.temperature` is
+    not 1, start them with `--logprobs-mode processed_logprobs`.
 
     Args:
         pool: The hosts; closed with this.
