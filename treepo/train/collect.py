@@ -64,7 +64,7 @@ class Batch:
     Attributes:
         groups: Prompts that teach something, mostly those whose rewards differ.
         num_sampled: Prompts that were sampled or read for it.
-        num_failed: Prompts the engine gave no tree for.
+        num_failed: Prompts without a tree, or with one that the estimator cannot do with.
         rewards: Of all trajectories, also of prompts that were left out.
         generated_tokens: Tokens the engine generated for it.
         num_trajectories: Trajectories of all prompts.

@@ -70,7 +70,7 @@ def treepo(groups: Groups, options: Options) -> PerPair:
     """TreePO Eq. 5 before its division by a std: the plain mean of R_l - mean(R over G_j).
 
     The root group comes first, then each sub-group on the path with more than one trajectory,
-    as in the released code. See the module for what a sub-group is.
+    as in the released code. See `groups.py` for what a sub-group is.
     """
     return _of_trajectory(groups, _aggregated(groups, options, by_size=False))
 

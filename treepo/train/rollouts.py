@@ -30,7 +30,7 @@ class Ask:
     """One tree to sample.
 
     Attributes:
-        id: Names the tree; unique within a run.
+        id: Names the tree; unique among those that are asked for together.
         prompt_token_ids: The prompt as the model reads it.
         tree: How the tree grows.
         sampling: How tokens are drawn; its `seed` makes the tree repeatable where the engine is.
