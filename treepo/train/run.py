@@ -34,7 +34,7 @@ from treepo.train.report import Report
 from treepo.train.reward_pool import RewardPool
 from treepo.train.rollouts import EngineRollouts, Rollouts
 from treepo.train.stored import Stored, check_origin, stored_groups
-from treepo.train.trainer import Sampling, Trainer, check_resumable
+from treepo.train.trainer import Source, Trainer, check_resumable
 
 API_KEY_VARIABLE = "TREEPO_API_KEY"
 """Environment variable with the key of the hosts."""
@@ -77,12 +77,12 @@ def run_training(
     set_seed(config.seed)
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
-        sampling, report = None, None
+        source, report = None, None
         if accelerator.is_main_process:
             pool = stack.enter_context(RewardPool(config.rewards))
             open_report = partial(_report, config, accelerator, tokenizer, stack)
             if config.trees is not None:
-                sampling = _offline(config, tokenizer, pool)
+                source = _offline(config, tokenizer, pool)
                 report = open_report()
             else:
                 prompts = _prompts(config, tokenizer)
@@ -94,10 +94,10 @@ def run_training(
                 rollouts = stack.enter_context(open_rollouts())
                 stack.callback(lambda: runner.run(rollouts.close()))
                 stream = Online(config, prompts.train, rollouts, pool)
-                sampling = Sampling(stream, rollouts, pool, prompts.held_out)
+                source = Source(stream, rollouts, pool, prompts.held_out)
         learner = Learner(load_model, tokenizer, config, accelerator)
         gc.collect()
-        trainer = Trainer(config, accelerator, learner, sampling, report, runner, started)
+        trainer = Trainer(config, accelerator, learner, source, report, runner, started)
         return trainer.train()
 
 
@@ -166,11 +166,11 @@ def _prompts(config: TrainConfig, tokenizer: Any) -> _Prompts:
     )
 
 
-def _offline(config: TrainConfig, tokenizer: Any, pool: RewardPool) -> Sampling:
+def _offline(config: TrainConfig, tokenizer: Any, pool: RewardPool) -> Source:
     assert config.trees is not None
     records = list(read(config.trees))
     check_origin(records, config, tokenizer)
-    return Sampling(Stored(config, *stored_groups(records, tokenizer, pool)), None, pool, ())
+    return Source(Stored(config, *stored_groups(records, tokenizer, pool)), None, pool, ())
 
 
 def _report(

@@ -66,8 +66,8 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """What only the main rank of an online run, or of one with evaluation, has.
+class Source:
+    """What the main rank has: batches, and who samples and rewards for evaluations.
 
     Attributes:
         stream: Batches.
@@ -89,7 +89,7 @@ class Trainer:
         config: The run's.
         accelerator: accelerate's.
         learner: The policy.
-        sampling: Batches and engine, on the main rank.
+        source: Where batches and evaluations come from, on the main rank.
         report: What shows the run, on the main rank.
         runner: The event loop the engine lives on.
         started: When this process began with the run, on the monotonic clock in seconds.
@@ -100,7 +100,7 @@ class Trainer:
         config: TrainConfig,
         accelerator: Any,
         learner: Learner,
-        sampling: Sampling | None,
+        source: Source | None,
         report: Report | None,
         runner: asyncio.Runner,
         started: float,
@@ -108,7 +108,7 @@ class Trainer:
         self._config = config
         self._accelerator = accelerator
         self._learner = learner
-        self._sampling = sampling
+        self._source = source
         self._report = report
         self._runner = runner
         self._progress = Progress()
@@ -167,10 +167,10 @@ class Trainer:
 
     def _next_batch(self) -> Batch:
         batch: list[Any] = [None]
-        if self._sampling is not None:
-            batch = [self._runner.run(self._sampling.stream.next())]
+        if self._source is not None:
+            batch = [self._runner.run(self._source.stream.next())]
             self._watch.see(batch[0])
-            self._progress.cursor = self._sampling.stream.cursor
+            self._progress.cursor = self._source.stream.cursor
         broadcast_object_list(batch)
         found: Batch = batch[0]
         return found
@@ -179,16 +179,16 @@ class Trainer:
         if self._config.trees is not None:
             return
         export = self._learner.export()
-        if self._sampling is not None and self._sampling.rollouts is not None:
-            self._runner.run(self._sampling.rollouts.push(export, self._progress.num_updates))
+        if self._source is not None and self._source.rollouts is not None:
+            self._runner.run(self._source.rollouts.push(export, self._progress.num_updates))
 
     def _evaluate(self) -> dict[str, float]:
-        sampling = self._sampling
-        if sampling is None or sampling.rollouts is None or not sampling.held_out:
+        source = self._source
+        if source is None or source.rollouts is None or not source.held_out:
             return {}
         started = time.monotonic()
         found = self._runner.run(
-            evaluate(sampling.rollouts, sampling.rewards, sampling.held_out, self._config)
+            evaluate(source.rollouts, source.rewards, source.held_out, self._config)
         )
         self._watch.missing("an evaluation", found.failures, found.reasons)
         figures = {name: round(value, 6) for name, value in found.figures.items()}
@@ -222,8 +222,8 @@ class Trainer:
             self._accelerator.load_state(str(checkpoint))
             self._progress = Progress(**run["progress"])
         self._learner.num_updates = self._progress.num_updates
-        if self._sampling is not None:
-            self._sampling.stream.cursor = self._progress.cursor
+        if self._source is not None:
+            self._source.stream.cursor = self._progress.cursor
         if self._report is not None:
             self._report.say(f"resumed from {checkpoint}")
 
