@@ -114,15 +114,13 @@ def open_rollouts(config: TrainConfig, backend: Backend) -> Iterator[Rollouts]:
     if config.engine.hosts:
         from treepo.train.remote import HostRollouts
         from treepo.train.remote_hosts import CONCURRENCY, HostPool
-        from treepo.train.weights_transfer import TransferSync
 
         pool = HostPool(
             config.engine.hosts,
             concurrency=config.sampling.concurrency or CONCURRENCY,
             api_key=os.environ.get(API_KEY_VARIABLE),
         )
-        nccl = kind == "nccl"
-        yield HostRollouts(pool, TransferSync(pool) if nccl else open_sync(kind, pool, folder))
+        yield HostRollouts(pool, open_sync(kind, pool, folder))
         return
     with backend.engine() as engine:
         sync = open_sync(kind, engine, folder)
