@@ -1,7 +1,7 @@
 """A run from its configuration: model, data, engine and rewards put together around `Trainer`.
 
 One job: to open what a run needs, in the order that fails early and cheaply, and to close it.
-Another place to sample is another `OpenRollouts`; `open_rollouts` knows an engine of this process
+Another place to sample is another `StartRollouts`; `open_rollouts` knows an engine of this process
 and a pool of hosts.
 """
 
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +40,7 @@ API_KEY_VARIABLE = "TREEPO_API_KEY"
 
 _LONGEST_WAIT = timedelta(days=1)
 
-OpenRollouts = Callable[[], AbstractContextManager[Rollouts]]
+StartRollouts = Callable[[], AbstractContextManager[Rollouts]]
 """Starts whoever samples; called once, on the main rank of an online run."""
 
 
@@ -49,7 +48,7 @@ def run_training(
     config: TrainConfig,
     tokenizer: Any,
     load_model: Callable[[], Any],
-    open_rollouts: OpenRollouts,
+    start_rollouts: StartRollouts,
 ) -> dict[str, Any]:
     """Train as the configuration says; returns the summary.
 
@@ -57,7 +56,7 @@ def run_training(
         config: The run's.
         tokenizer: The model's.
         load_model: Makes the transformers model that learns.
-        open_rollouts: See there.
+        start_rollouts: See there.
 
     Raises:
         TreePOError: Data, model, engine or `output_dir` is at fault.
@@ -67,34 +66,13 @@ def run_training(
     check_resumable(config)
     if config.engine.threads is not None:
         torch.set_num_threads(config.engine.threads)
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        log_with=list(config.log.trackers) or None,
-        project_dir=str(config.output_dir),
-        # Ranks wait for the one that samples, however long that takes.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
-    )
+    accelerator = _accelerator(config)
     set_seed(config.seed)
     with ExitStack() as stack:
         runner = stack.enter_context(asyncio.Runner())
         source, report = None, None
         if accelerator.is_main_process:
-            pool = stack.enter_context(RewardPool(config.rewards))
-            open_report = partial(_report, config, accelerator, tokenizer, stack)
-            if config.trees is not None:
-                source = _offline(config, tokenizer, pool)
-                report = open_report()
-            else:
-                prompts = _prompts(config, tokenizer)
-                report = open_report()
-                report.say(
-                    f"{len(prompts.train)} prompts to learn from, {len(prompts.held_out)} to "
-                    "evaluate on; starting the engine"
-                )
-                rollouts = stack.enter_context(open_rollouts())
-                stack.callback(lambda: runner.run(rollouts.close()))
-                stream = Online(config, prompts.train, rollouts, pool)
-                source = Source(stream, rollouts, pool, prompts.held_out)
+            source, report = _open(config, accelerator, tokenizer, start_rollouts, runner, stack)
         learner = Learner(load_model, tokenizer, config, accelerator)
         gc.collect()
         trainer = Trainer(config, accelerator, learner, source, report, runner, started)
@@ -140,6 +118,41 @@ def load_transformers(config: TrainConfig, name: str) -> Any:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"`model` {name!r} cannot be loaded: {reason}") from None
+
+
+def _accelerator(config: TrainConfig) -> Accelerator:
+    return Accelerator(
+        mixed_precision=config.mixed_precision,
+        log_with=list(config.log.trackers) or None,
+        project_dir=str(config.output_dir),
+        # Ranks wait for the one that samples, however long that takes.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
+    )
+
+
+def _open(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    tokenizer: Any,
+    start_rollouts: StartRollouts,
+    runner: asyncio.Runner,
+    stack: ExitStack,
+) -> tuple[Source, Report]:
+    """What only the main rank has; `stack` closes it."""
+    pool = stack.enter_context(RewardPool(config.rewards))
+    if config.trees is not None:
+        source = _offline(config, tokenizer, pool)
+        return source, _report(config, accelerator, tokenizer, stack)
+    prompts = _prompts(config, tokenizer)
+    report = _report(config, accelerator, tokenizer, stack)
+    report.say(
+        f"{len(prompts.train)} prompts to learn from, {len(prompts.held_out)} to evaluate on; "
+        "starting the engine"
+    )
+    rollouts = stack.enter_context(start_rollouts())
+    stack.callback(lambda: runner.run(rollouts.close()))
+    stream = Online(config, prompts.train, rollouts, pool)
+    return Source(stream, rollouts, pool, prompts.held_out), report
 
 
 @dataclass(frozen=True, slots=True)
