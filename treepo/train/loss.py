@@ -145,19 +145,8 @@ def policy_loss(
     kl = torch.zeros_like(ratio) if reference is None else k3(logprobs, reference.detach())
     if config.kl_coef:
         terms = terms + config.kl_coef * row.weights[scored] * kl
-    with torch.no_grad():
-        sums = {
-            "tokens": torch.ones_like(ratio),
-            "logprob_diff": (logprobs - sampled).abs(),
-            "ratio": ratio,
-            "clip_high": (ratio > 1 + config.clip_ratio_high) & (up > 0),
-            "clip_low": (ratio < 1 - config.clip_ratio_low) & (down > 0),
-            "clip_dual": (ratio > (config.dual_clip or float("inf"))) & (down > 0),
-            "importance": correction,
-            "kl": kl,
-        }
-        totals = torch.stack([column.sum().to(ratio.dtype) for column in sums.values()]).tolist()
-    return terms.sum() / divisor, dict(zip(sums, totals, strict=True))
+    gap = (logprobs - sampled).abs()
+    return terms.sum() / divisor, _sums(ratio, up, down, config, gap, correction, kl)
 
 
 def clipped(ratio: Scored, up: Scored, down: Scored, config: LossConfig) -> Scored:
@@ -177,6 +166,31 @@ def k3(logprobs: Scored, reference: Scored) -> Scored:
     """Schulman's third KL estimator, exp(d) - d - 1 with d = reference - logprobs; never < 0."""
     gap = (reference - logprobs).clamp(-_MOST_LOG_RATIO, _MOST_LOG_RATIO)
     return gap.exp() - gap - 1
+
+
+@torch.no_grad()
+def _sums(
+    ratio: Scored,
+    up: Scored,
+    down: Scored,
+    config: LossConfig,
+    gap: Scored,
+    correction: Scored,
+    kl: Scored,
+) -> dict[str, float]:
+    """What `mean_metrics` takes of a row, in one transfer from the device."""
+    columns = {
+        "tokens": torch.ones_like(ratio),
+        "logprob_diff": gap,
+        "ratio": ratio,
+        "clip_high": (ratio > 1 + config.clip_ratio_high) & (up > 0),
+        "clip_low": (ratio < 1 - config.clip_ratio_low) & (down > 0),
+        "clip_dual": (ratio > (config.dual_clip or float("inf"))) & (down > 0),
+        "importance": correction,
+        "kl": kl,
+    }
+    totals = torch.stack([column.sum().to(ratio.dtype) for column in columns.values()]).tolist()
+    return dict(zip(columns, totals, strict=True))
 
 
 def mean_metrics(sums: list[dict[str, float]]) -> dict[str, float]:
