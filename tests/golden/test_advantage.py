@@ -134,12 +134,11 @@ def test_grpo_and_rloo_see_one_flat_group():
     np.testing.assert_allclose(of_leaves(of.rloo), centred * 8 / 7, rtol=1e-12)
 
 
-def test_tree_grpo_adds_the_z_scores_of_prompt_and_tree():
-    groups = group(tree([None, None], [0, 1]), [1.0, 0.0], peers=[1.0, 0.0, 0.0, 0.0])
-    pairs = of.tree_grpo(groups, Options())
-    # Prompt: mean 1/4, std 1/2. Tree: mean 1/2, std sqrt(1/2).
-    expected = [0.75 / 0.5 + 0.5 / np.sqrt(0.5), -0.25 / 0.5 - 0.5 / np.sqrt(0.5)]
-    np.testing.assert_allclose(pairs.diagonal(), expected, rtol=1e-5)
+def test_tree_grpo_adds_the_z_scores_of_prompt_and_tree_which_are_one_here():
+    pairs = of.tree_grpo(group(tree([None, None], [0, 1]), [1.0, 0.0]), Options())
+    # Mean 1/2, std sqrt(1/2), and both once more.
+    z = 0.5 / np.sqrt(0.5)
+    np.testing.assert_allclose(pairs.diagonal(), [z + z, -z - z], rtol=1e-5)
 
 
 def test_mass_loo_subtracts_the_mass_weighted_mean_of_the_leaves_elsewhere():

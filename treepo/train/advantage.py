@@ -11,7 +11,7 @@ loss: A+ = sum over trajectories of weight * max(a, 0) and A- = sum of weight * 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -140,29 +140,21 @@ def advantages(
     trees: Sequence[Tree],
     rewards: Sequence[Sequence[float | None]],
     config: AdvantageConfig,
-    prompts: Sequence[Hashable] | None = None,
 ) -> list[TreeAdvantages]:
     """The advantages of one batch; normalisation runs over all of it, so pass the global batch.
+
+    Every tree is its prompt's only one: where a prompt comes twice, neither tree sees the other.
 
     Args:
         trees: The records.
         rewards: For each tree one reward for each trajectory; None leaves the trajectory out.
         config: See there.
-        prompts: A key for each tree; trees with equal keys share their root group. By default
-            every tree is its own prompt.
 
     Raises:
         ConfigError: `mass_loo` was asked for where it cannot be unbiased.
     """
     chosen = ESTIMATORS[config.estimator]
-    keys = range(len(trees)) if prompts is None else prompts
-    peers: dict[Hashable, list[float | None]] = {}
-    for key, tree_rewards in zip(keys, rewards, strict=True):
-        peers.setdefault(key, []).extend(tree_rewards)
-    batch = [
-        group(tree, tree_rewards, peers[key])
-        for tree, tree_rewards, key in zip(trees, rewards, keys, strict=True)
-    ]
+    batch = [group(*pair) for pair in zip(trees, rewards, strict=True)]
     if config.estimator == "mass_loo":
         _check_exact(trees, batch, config)
     weights = [token_weights(g, config.token_weight or chosen.token_weight) for g in batch]

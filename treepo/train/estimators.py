@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from treepo.train.groups import Groups, NodeValues, PerLeaf, PerNode, PerPair, PerPeer
+from treepo.train.groups import Groups, NodeValues, PerLeaf, PerNode, PerPair
 
 STD_EPSILON = 1e-6
 """Added to a group's standard deviation, as GRPO does."""
@@ -46,7 +46,12 @@ def grpo(groups: Groups, options: Options) -> PerPair:
 
     A group of one has no baseline and gets 0 (the released code gives it R_l).
     """
-    return _of_trajectory(groups, _standardised(groups.rewards, groups.peers, options.group_std))
+    known = groups.known
+    if known.size < 2:
+        return _of_trajectory(groups, np.zeros_like(groups.rewards))
+    centred = groups.rewards - known.mean()
+    scale = known.std(ddof=1) + STD_EPSILON if options.group_std else 1.0
+    return _of_trajectory(groups, centred / scale)
 
 
 def rloo(groups: Groups, options: Options) -> PerPair:
@@ -58,12 +63,9 @@ def rloo(groups: Groups, options: Options) -> PerPair:
 def tree_grpo(groups: Groups, options: Options) -> PerPair:
     """Tree-GRPO: the z-score within the prompt plus the z-score within the tree.
 
-    With one tree a prompt the two are the same number and the result is twice GRPO's.
+    A prompt has one tree here, so that the two are the same number: twice GRPO's.
     """
-    own = groups.rewards[groups.kept]
-    within_tree = _standardised(groups.rewards, own, options.group_std)
-    within_prompt = _standardised(groups.rewards, groups.peers, options.group_std)
-    return _of_trajectory(groups, within_prompt + within_tree)
+    return 2.0 * grpo(groups, options)
 
 
 def treepo(groups: Groups, options: Options) -> PerPair:
@@ -138,35 +140,28 @@ def _of_node(groups: Groups, values: PerNode) -> PerPair:
     return np.where(groups.through, values, 0.0)
 
 
-def _standardised(rewards: PerLeaf, among: PerPeer, by_std: bool) -> PerLeaf:
-    if among.size < 2:
-        return np.zeros_like(rewards)
-    centred = rewards - among.mean()
-    return np.asarray(centred / (among.std(ddof=1) + STD_EPSILON)) if by_std else centred
-
-
 def _left_out(groups: Groups) -> PerLeaf:
-    count = groups.peers.size
+    count = groups.known.size
     if count < 2:
         return np.zeros_like(groups.rewards)
-    return np.asarray((groups.rewards - groups.peers.mean()) * (count / (count - 1)))
+    return np.asarray((groups.rewards - groups.known.mean()) * (count / (count - 1)))
 
 
 def _aggregated(
     groups: Groups, options: Options, *, by_size: bool, with_self: bool = False
 ) -> PerLeaf:
     """TreePO Eq. 5 or 6: one number a trajectory, 0 where no group is left."""
-    sizes, peers = groups.sizes, groups.peers
-    counts = groups.opens & (sizes > (0 if with_self else 1)) & (sizes < peers.size)
+    sizes, known = groups.sizes, groups.known
+    counts = groups.opens & (sizes > (0 if with_self else 1)) & (sizes < known.size)
     if options.reject_flat:
         counts &= (sizes == 1) | ~_flat(groups)
     means = (groups.rewards @ groups.through) / np.maximum(sizes, 1)
     weight = np.where(counts, sizes if by_size else 1, 0)
     total = groups.through @ weight
     summed = total * groups.rewards - groups.through @ (weight * means)
-    if options.root_group and peers.size:
-        root = peers.size if by_size else 1
-        summed = summed + root * (groups.rewards - peers.mean())
+    if options.root_group and known.size:
+        root = known.size if by_size else 1
+        summed = summed + root * (groups.rewards - known.mean())
         total = total + root
     return np.asarray(summed / np.maximum(total, 1))
 

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from treepo.tree import Tree
 
 PerLeaf = Float[np.ndarray, " leaves"]
-PerPeer = Float[np.ndarray, " peers"]
+PerKept = Float[np.ndarray, " kept"]
 PerPair = Float[np.ndarray, "leaves nodes"]
 PerNode = Float[np.ndarray, " nodes"]
 NodeValues = Float[np.ndarray, " nodes_and_prompt"]
@@ -44,7 +44,6 @@ class Groups:
         masses: Each trajectory's share of the prompt's unit of probability mass.
         rewards: Each trajectory's reward, 0 where it does not count.
         kept: Whether the trajectory counts.
-        peers: Rewards of all trajectories of the prompt that count, from all its trees.
         is_exact: Whether mass-weighted means over these trajectories are unbiased.
     """
 
@@ -56,8 +55,12 @@ class Groups:
     masses: PerLeaf
     rewards: PerLeaf
     kept: Kept
-    peers: PerPeer
     is_exact: bool
+
+    @property
+    def known(self) -> PerKept:
+        """Rewards of the trajectories that count."""
+        return np.asarray(self.rewards[self.kept])
 
     @property
     def sizes(self) -> NodeIds:
@@ -71,15 +74,12 @@ class Groups:
         return np.asarray((sizes[:-1] > 0) & (sizes[:-1] != sizes[self.parents]))
 
 
-def group(
-    tree: Tree, rewards: Sequence[float | None], peers: Sequence[float | None] | None = None
-) -> Groups:
+def group(tree: Tree, rewards: Sequence[float | None]) -> Groups:
     """The groups of one tree; a trajectory whose reward is None does not count.
 
     Args:
         tree: The record.
         rewards: One for each of `tree.trajectories`.
-        peers: Rewards of the whole prompt where it has several trees; the tree's own otherwise.
 
     Raises:
         ValueError: There is not one reward for each trajectory.
@@ -106,9 +106,6 @@ def group(
         masses=masses,
         rewards=np.array([reward or 0.0 for reward in rewards], dtype=np.float64),
         kept=kept,
-        peers=np.array(
-            [r for r in (rewards if peers is None else peers) if r is not None], dtype=np.float64
-        ),
         is_exact=tree.weights_exact and whole,
     )
 
