@@ -64,11 +64,6 @@ class Row:
         """How many tokens the model has to read."""
         return len(self.token_ids)
 
-    @property
-    def attended(self) -> int:
-        """How many (query, key) pairs attention has to look at: the quadratic part of the cost."""
-        return int(self.positions.sum()) + len(self)
-
     def to(self, device: torch.device | str) -> Row:
         """The same row on another device."""
         return Row(*(getattr(self, f.name).to(device) for f in fields(self)))
@@ -148,11 +143,11 @@ def join(rows: Sequence[Row]) -> Row:
     return Row(**columns)
 
 
-def padding_row(token_id: int = 0, dtype: torch.dtype = torch.float32) -> Row:
+def padding_row(dtype: torch.dtype = torch.float32) -> Row:
     """A row of one token without loss, for ranks that have run out of rows."""
     zero, number = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=dtype)
     return Row(
-        token_ids=zero + token_id,
+        token_ids=zero,
         parents=zero - 1,
         positions=zero,
         subtree_ends=zero + 1,

@@ -78,12 +78,10 @@ class Scores:
     Attributes:
         rewards: For each request the weighted sum for each completion, over the functions that
             had something to say; `missing_reward` where a function failed or none had.
-        parts: For each function, by name, its own rewards in the same shape.
         failures: How many (function, completion) pairs failed, by kind.
     """
 
     rewards: list[list[float | None]]
-    parts: dict[str, list[list[float | None]]]
     failures: Counter[str]
 
 
@@ -124,10 +122,10 @@ class _Worker:
             RewardFailedError: There are none; unless the function raised, the process is gone.
             ConfigError: The function needs columns the data does not have.
         """
-        reply = self._exchange(job, job.limit_s)
-        if reply.rewards is None:
+        rewards = self._exchange(job, job.limit_s).rewards
+        if rewards is None:
             raise RewardFailedError("raised")
-        return reply.rewards
+        return rewards
 
     def close(self) -> None:
         """Kill the process and wait for its end."""
@@ -143,14 +141,14 @@ class _Worker:
             if not self._connection.poll(limit_s):
                 raise RewardFailedError("timeout")
             reply: Reply = self._connection.recv()
-            answered = reply.kind != "config"
+            answered = not reply.refusal
         except (EOFError, ConnectionError):
             raise RewardFailedError("crash") from None
         finally:
             if not answered:
                 self.close()
-        if reply.kind == "config":
-            raise ConfigError(reply.error)
+        if reply.refusal:
+            raise ConfigError(reply.refusal)
         return reply
 
 
@@ -203,21 +201,16 @@ class RewardPool:
         Raises:
             ConfigError: A function needs columns the data does not have.
         """
-        names = self.config.functions
-        jobs = [self._job(index, r) for index in range(len(names)) for r in requests]
+        functions, count = range(len(self.config.functions)), len(requests)
+        jobs = [self._job(index, r) for index in functions for r in requests]
         outcomes = list(self._threads.map(self._rewards, jobs))
-        count = len(requests)
-        by_function = [outcomes[i * count : (i + 1) * count] for i in range(len(names))]
+        by_function = [outcomes[i * count : (i + 1) * count] for i in functions]
         failures = Counter(str(r) for call in outcomes for r in call if isinstance(r, str))
         return Scores(
             rewards=[
                 [self._total(column) for column in zip(*calls, strict=True)]
                 for calls in zip(*by_function, strict=True)
             ],
-            parts={
-                name: [[None if isinstance(r, str) else r for r in call] for call in calls]
-                for name, calls in zip(names, by_function, strict=True)
-            },
             failures=failures,
         )
 

@@ -12,7 +12,7 @@ import os
 import signal
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any
 
 from treepo.errors import ConfigError
 from treepo.train.rewards import Messages, RewardFunction, call, resolve
@@ -47,11 +47,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What became of a job: `rewards`, or the `error` in words and its `kind`."""
+    """What became of a job, or of loading the functions.
+
+    Attributes:
+        rewards: The job's; None where the function raised, and after loading.
+        refusal: What is wrong in the configuration, after which nothing is served; else empty.
+    """
 
     rewards: list[float | None] | None = None
-    kind: Literal["ready", "done", "raised", "config"] = "done"
-    error: str = ""
+    refusal: str = ""
 
 
 def main() -> None:
@@ -65,11 +69,11 @@ def main() -> None:
     os.dup2(2, 1)
     try:
         functions = [resolve(spec) for spec in connection.recv()]
-        connection.send(Reply(kind="ready"))
+        connection.send(Reply())
         while True:
             connection.send(_answer(functions, connection.recv()))
     except ConfigError as error:
-        connection.send(Reply(kind="config", error=str(error)))
+        connection.send(Reply(refusal=str(error)))
     except EOFError:
         return
 
@@ -82,11 +86,11 @@ def _answer(functions: list[RewardFunction], job: Job) -> Reply:
         rewards = call(function, job.prompt, job.completions, job.completion_ids, job.columns)
     except ConfigError:
         raise
-    except Exception as error:
+    except Exception:
         _tracebacks += 1
         if _tracebacks <= _MOST_TRACEBACKS:
             logger.exception("a reward function raised")
-        return Reply(kind="raised", error=f"{type(error).__name__}: {error}")
+        return Reply()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return Reply(rewards=rewards)

@@ -78,13 +78,11 @@ class FolderSync:
     Args:
         receiver: Who loads it.
         parent: Where folders are made; every host has to see it under this path.
-        dtype: Type of the written weights, the engine's own at best; None for the model's.
     """
 
-    def __init__(self, receiver: Receiver, parent: Path, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, receiver: Receiver, parent: Path) -> None:
         self._receiver = receiver
         self._parent = parent
-        self._dtype = dtype
 
     async def push(self, source: WeightSource, version: int) -> None:
         """Return once the engine samples with these weights and its prefix cache is empty.
@@ -97,7 +95,7 @@ class FolderSync:
             remove_abandoned(self._parent)
             prefix = f"{_PREFIX}{version}-"
             with TemporaryDirectory(prefix=prefix, dir=self._parent) as name, held(Path(name)):
-                await asyncio.to_thread(write_weights, source, Path(name), self._dtype)
+                await asyncio.to_thread(write_weights, source, Path(name))
                 await self._receiver.load_folder(Path(name), str(version))
         except (OSError, SafetensorError) as error:
             raise EngineError(
@@ -130,19 +128,18 @@ def memory_folder() -> Path:
     return _MEMORY if _MEMORY.is_dir() else Path(gettempdir())
 
 
-def write_weights(source: WeightSource, folder: Path, dtype: torch.dtype | None = None) -> None:
+def write_weights(source: WeightSource, folder: Path) -> None:
     """Write all tensors of a source as safetensors, and nothing else.
 
     Args:
         source: The weights.
         folder: It exists and is empty; everybody may read it.
-        dtype: What floating-point tensors are converted to; None for what they are.
     """
     folder.chmod(0o755)  # hosts may run as another user
     shard: dict[str, torch.Tensor] = {}
     size = num_shards = 0
     for name, tensor in source.tensors():
-        kept = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+        kept = tensor.detach().cpu()
         if shard and size + kept.nbytes > SHARD_BYTES:
             _write(shard, folder, num_shards)
             shard, size, num_shards = {}, 0, num_shards + 1
