@@ -1,14 +1,15 @@
 """A tree drawn for the terminal: where it branched, how each path ended, what it cost.
 
-Pure functions from the `tree` object of a response (or of a record turned into the same shape) to
-things that `rich` prints; it knows neither HTTP nor how the tree was sampled. Fields that a caller
-did not ask for are left out of the picture. Another view is another function beside these.
+Pure functions from the `tree` object of a response (or of a record, which `shape_of` turns into the
+same shape) to things that `rich` prints; it knows neither HTTP nor how the tree was sampled. Fields
+that a caller did not ask for are left out of the picture. Another view is another function beside
+these.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
-from treepo.tree import GIVEN_UP
+from treepo.tree import GIVEN_UP, Tree
 
 Json = Mapping[str, Any]
 
@@ -40,6 +41,35 @@ class _Stretch:
     @property
     def text(self) -> str:
         return "".join(node.get("text") or "" for node in self.nodes)
+
+
+def shape_of(tree: Tree, texts: Mapping[int, str], answers: Iterable[str | None]) -> dict[str, Any]:
+    """A record's `nodes` and `trajectories` as a response's `tree` has them.
+
+    Args:
+        tree: The record.
+        texts: What to show of nodes, by their ids: a record has their token ids only.
+        answers: What to show as the answer of each trajectory.
+    """
+    return {
+        "nodes": [
+            {
+                "id": node.id,
+                "parent": node.parent,
+                "path": node.path,
+                "start": node.start,
+                "num_tokens": len(node.token_ids),
+                "is_late": node.is_late,
+                "finish": node.finish,
+                "text": texts.get(node.id, ""),
+            }
+            for node in tree.nodes
+        ],
+        "trajectories": [
+            {"leaf": t.leaf, "finish": t.finish, "weight": t.weight, "answer": answer}
+            for t, answer in zip(tree.trajectories, answers, strict=True)
+        ],
+    }
 
 
 def draw(tree: Json) -> Group:

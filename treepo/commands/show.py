@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from treepo.config import Vote
-from treepo.drawing import draw, one_line, readable
+from treepo.drawing import draw, one_line, readable, shape_of
 from treepo.errors import ConfigError, RolloutFileError
 from treepo.rollout.files import Rollout, read
 from treepo.tree import Tree
@@ -165,23 +165,7 @@ def _report(tree: Tree, vote: Vote) -> dict[str, Any]:
             for v in (winner.votes if winner else ())
         ],
         "stats": asdict(tree.stats),
-        "trajectories": [
-            {"leaf": t.leaf, "finish": t.finish, "weight": t.weight, "answer": t.answer_text}
-            for t in tree.trajectories
-        ],
-        "nodes": [
-            {
-                "id": node.id,
-                "parent": node.parent,
-                "path": node.path,
-                "start": node.start,
-                "num_tokens": len(node.token_ids),
-                "is_late": node.is_late,
-                "finish": node.finish,
-                "text": tails.get(node.id, ""),
-            }
-            for node in tree.nodes
-        ],
+        **shape_of(tree, tails, (t.answer_text for t in tree.trajectories)),
     }
 
 

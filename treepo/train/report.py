@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from treepo.drawing import draw_tree
+from treepo.drawing import draw_tree, shape_of
 from treepo.rollout.files import RolloutWarning
 from treepo.train.checkpoint import named_writing, replace_file
 from treepo.train.collect import Batch, Group
@@ -137,31 +137,9 @@ def _moment(line: str) -> tuple[int, bool]:
 
 
 def _picture(group: Group, tokenizer: Any) -> dict[str, Any]:
-    tree = group.tree
-    return {
-        "nodes": [
-            {
-                "id": node.id,
-                "parent": node.parent,
-                "path": node.path,
-                "start": node.start,
-                "num_tokens": len(node.token_ids),
-                "text": tokenizer.decode(list(node.token_ids)),
-                "is_late": node.is_late,
-                "finish": node.finish,
-            }
-            for node in tree.nodes
-        ],
-        "trajectories": [
-            {
-                "leaf": trajectory.leaf,
-                "finish": trajectory.finish,
-                "weight": trajectory.weight,
-                "answer": "no reward" if reward is None else f"reward {reward:g}",
-            }
-            for trajectory, reward in zip(tree.trajectories, group.rewards, strict=True)
-        ],
-    }
+    texts = {node.id: tokenizer.decode(list(node.token_ids)) for node in group.tree.nodes}
+    rewards = ("no reward" if r is None else f"reward {r:g}" for r in group.rewards)
+    return shape_of(group.tree, texts, rewards)
 
 
 @dataclass(slots=True)
