@@ -11,7 +11,7 @@ from jaxtyping import install_import_hook
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
 
 # The modules whose annotations have shapes; protocols elsewhere cannot be checked at run time.
-SHAPED = ("advantage", "attention", "enumerable", "estimators", "groups", "loss", "pack")
+SHAPED = ("advantage", "attention", "estimators", "groups", "loss", "pack")
 install_import_hook([f"treepo.train.{name}" for name in SHAPED], "beartype.beartype")
 
 VOCABULARY = 17

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from treepo.train.advantage import ESTIMATORS
-from treepo.train.enumerable import (
+from bench.estimators import (
+    NUM_TREES,
     Toy,
     cosine,
     cosine_table,
@@ -14,8 +14,7 @@ from treepo.train.enumerable import (
     sample,
     strings,
 )
-
-TREES = 2000
+from treepo.train.advantage import ESTIMATORS
 
 
 def standard_errors_off(samples, truth):
@@ -50,7 +49,7 @@ def test_the_exact_gradient_is_the_derivative_of_the_expected_reward():
 def test_mass_loo_is_unbiased_and_leaf_counted_estimators_are_not(seed):
     toy = make_toy(seed)
     truth = exact_gradient(toy)
-    samples = gradients(toy, "tree", ["mass_loo", "grpo", "treepo"], TREES, seed=seed + 10)
+    samples = gradients(toy, "tree", ["mass_loo", "grpo", "treepo"], NUM_TREES, seed=seed + 10)
     assert standard_errors_off(samples["mass_loo"], truth).max() < 4.5
     assert cosine(samples["mass_loo"], truth) == pytest.approx(1, abs=0.03)
     for name in ("grpo", "treepo"):
@@ -85,7 +84,6 @@ def test_growths_give_the_width_they_are_asked_for_and_say_what_is_late():
 
 def test_the_table_names_every_estimator_and_every_growth():
     table = cosine_table(num_trees=200, seed=0)
-    print(table)
     lines = table.splitlines()
     assert lines[0] == "| estimator | independent | tree | fallback |"
     assert [line.split("`")[1] for line in lines[2:]] == list(ESTIMATORS)

@@ -1,12 +1,13 @@
-"""A policy small enough to enumerate: which way does each estimator really push?
+"""Which way each estimator really pushes, on a policy small enough to enumerate.
 
 One job: a table of logits over short token strings, its exact policy gradient, trees sampled from
-it, and the angle between every estimator's mean gradient and the exact one. The documentation's
-table and the tests come from here. It knows no model; a new way of growing a tree is a `Growth`.
+it, and the angle between every estimator's mean gradient and the exact one. It prints the table of
+docs/training.md. It knows no model; a new way of growing a tree is a `Growth`.
 """
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,6 +36,9 @@ finished paths are cut at a random boundary and forked until `width` trajectorie
 
 END = 0
 """The token that ends a string."""
+
+NUM_TREES = 2000
+"""Trees behind each column of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +233,7 @@ def cosine(samples: Samples, truth: npt.NDArray[np.float64]) -> float:
     return float(mean @ truth.ravel() / (length * np.linalg.norm(truth)))
 
 
-def cosine_table(num_trees: int = 4000, seed: int = 0, width: int = 8) -> str:
+def cosine_table(num_trees: int = NUM_TREES, seed: int = 0, width: int = 8) -> str:
     """A Markdown table: the cosine of every estimator to the exact gradient, for every growth."""
     toy, rows = make_toy(seed), {}
     truth = exact_gradient(toy)
@@ -243,3 +247,16 @@ def cosine_table(num_trees: int = 4000, seed: int = 0, width: int = 8) -> str:
         cells = [rows.get((name, growth), "refused") for growth in growths]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--trees", type=int, default=NUM_TREES, help="sampled for each column")
+    parser.add_argument("--seed", type=int, default=0, help="of the policy and of the trees")
+    args = parser.parse_args()
+    print(cosine_table(args.trees, args.seed))
+
+
+if __name__ == "__main__":
+    main()
