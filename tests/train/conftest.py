@@ -1,26 +1,20 @@
-"""Whole runs of the trainer on a tiny model: torch on one thread, which suits its size."""
+"""Whole runs of the trainer on a tiny model."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
-import torch
 
 from tests.support.letters import larger, letter_config
 from tests.support.model_engine import ModelEngine, letter_model, letter_tokenizer
+from tests.support.threads import one_thread
 from treepo.rollout.files import Rollout, write
 from treepo.train.collect import sampling
 from treepo.train.config_file import build
 from treepo.train.data import load
 from treepo.train.rollouts import Ask, EngineRollouts
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,10 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+from tests.support.threads import one_thread
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
+
+__all__ = ["one_thread"]
 
 # The modules whose annotations have shapes; protocols elsewhere cannot be checked at run time.
 SHAPED = ("advantage", "attention", "estimators", "groups", "loss", "pack")
@@ -88,15 +91,6 @@ def tiny_llama(seed: int = 0):
         if isinstance(module, LlamaRMSNorm):
             module.forward = MethodType(norm, module)
     return model
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Tensors this small only lose time to a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
