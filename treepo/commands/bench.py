@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import platform
 import sys
 from argparse import Namespace
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import treepo
+from treepo.commands.asking import key_for
 from treepo.commands.bench_config import TREE, BenchConfig, add_arguments, parse
 from treepo.errors import ConfigError, EngineError, TreePOError
 from treepo.local.backends import Backend, VllmBackend
@@ -150,7 +150,7 @@ def _fill(
     missing: Sequence[Task],
 ) -> None:
     if config.base_url is not None:
-        key = os.environ.get("TREEPO_API_KEY") or config.api_key
+        key = key_for(config.api_key)
         model = config.model or _first_model(config.base_url, key)
         _sample(RemoteSampler(config.base_url, key, model, study), config, writer, missing)
         return

@@ -41,7 +41,7 @@ class BenchConfig(BaseModel):
         model: A folder, a hub name or the server's name for it; None for the embedded model, or
             for the server's first.
         base_url: A running server, with `/v1`; None for an engine of its own.
-        api_key: The server's key.
+        api_key: The server's key; None for that of the environment.
         tree: How the trees grow that are held against independent sampling.
         max_tokens: Most generated tokens of a trajectory.
         temperature: Of the sampling.
@@ -58,7 +58,7 @@ class BenchConfig(BaseModel):
     output: Path = Path("treepo-bench")
     model: str | None = None
     base_url: str | None = None
-    api_key: str = "none"
+    api_key: str | None = None
     tree: dict[str, Any] = {}
     max_tokens: Annotated[int, Field(ge=1)] = 1024
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -93,7 +93,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--model", help="folder or hub name; default: the embedded model")
     parser.add_argument("--base-url", help="a running server instead, with /v1")
-    parser.add_argument("--api-key", help="the server's key")
+    parser.add_argument("--api-key", help="default: the variable TREEPO_API_KEY, or none")
     add_settings(parser, "--tree", "tree settings to judge, for example width=8")
     parser.add_argument("-o", "--output", help="folder for trees, results, plots (treepo-bench)")
     parser.add_argument("--max-tokens", help="most tokens of a trajectory (1024)")

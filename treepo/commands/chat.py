@@ -6,7 +6,6 @@ winner of each tree is what the next question builds on.
 
 from __future__ import annotations
 
-import os
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from treepo.commands.arguments import add_settings, settings
+from treepo.commands.asking import key_for
 from treepo.commands.growing import Growing
 from treepo.config import parse_tree_config
 from treepo.drawing import draw, draw_tree, readable
@@ -49,7 +49,7 @@ def run(args: Namespace) -> int:
         EngineError: The server cannot be reached, refuses the request or has no tree search.
     """
     request = _request(args)
-    key = args.api_key or os.environ.get("TREEPO_API_KEY") or "none"
+    key = key_for(args.api_key)
     console = Console()
     with OpenAI(base_url=args.base_url, api_key=key, max_retries=0) as client:
         try:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.machines import CharDecoder
+from tests.support.tree_server import TreeServer, tree_server
 from treepo.commands.bench import add_arguments, run
 from treepo.engines.scripted import EOS, Script, ScriptedEngine, TokenMachine
 from treepo.errors import ConfigError
@@ -58,7 +59,13 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
-def bench(prompts: Path, backend: DigitBackend, *options: str) -> int:
+@pytest.fixture
+def server() -> Iterator[TreeServer]:
+    with tree_server(Digits(), MACHINE) as running:
+        yield running
+
+
+def bench(prompts: Path, backend: DigitBackend | None, *options: str) -> int:
     parser = ArgumentParser()
     add_arguments(parser)
     words = ["--prompts", str(prompts), "-o", str(prompts.parent / "out"), "--max-tokens", "64"]
@@ -112,3 +119,15 @@ def test_answers_can_stand_in_a_file_of_their_own(prompts: Path) -> None:
 def test_a_prompt_without_an_answer_is_named(prompts: Path) -> None:
     with pytest.raises(ConfigError, match=r"prompts\.jsonl:1: no column `truth`.*--answers"):
         bench(prompts, DigitBackend(), "--answers", "truth")
+
+
+def test_a_server_is_asked_with_the_flags_key_before_the_environments(
+    prompts: Path, server: TreeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREEPO_API_KEY", "theirs")
+    ask = ("--base-url", server.url, "--limit", "1")
+    bench(prompts, None, *ask, "--api-key", "mine")
+    assert server.keys == {"mine"}
+    server.keys.clear()
+    bench(prompts, None, *ask, "--max-tokens", "32")
+    assert server.keys == {"theirs"}
