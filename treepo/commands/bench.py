@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import treepo
-from treepo.commands.asking import key_for
+from treepo.commands.asking import first_model, key_for
 from treepo.commands.bench_config import TREE, BenchConfig, add_arguments, parse
 from treepo.errors import ConfigError, EngineError, TreePOError
 from treepo.local.backends import Backend, VllmBackend
@@ -92,6 +92,8 @@ def bench(config: BenchConfig, backend: Backend | None) -> int:
         TreePOError: The prompts, the model, the engine or the server is at fault.
     """
     problems = asyncio.run(read_problems(config))
+    if config.base_url is not None and config.model is None:
+        config = config.model_copy(update={"model": _first_model(config)})
     sampled = [plan for plan in config.plans if plan.source is None]
     study = Study(problems, sampled, {}, config.sampling, config.origin)
     trees_file = config.output / "trees.jsonl"
@@ -150,9 +152,8 @@ def _fill(
     missing: Sequence[Task],
 ) -> None:
     if config.base_url is not None:
-        key = key_for(config.api_key)
-        model = config.model or _first_model(config.base_url, key)
-        _sample(RemoteSampler(config.base_url, key, model, study), config, writer, missing)
+        remote = RemoteSampler(config.base_url, key_for(config.api_key), study)
+        _sample(remote, config, writer, missing)
         return
     assert backend is not None
     tokenizer = backend.tokenizer()
@@ -163,12 +164,12 @@ def _fill(
         _sample(sampler, config, writer, missing)
 
 
-def _first_model(base_url: str, key: str) -> str:
+def _first_model(config: BenchConfig) -> str:
     try:
-        with OpenAI(base_url=base_url, api_key=key) as client:
-            return client.models.list().data[0].id
+        with OpenAI(base_url=config.base_url, api_key=key_for(config.api_key)) as client:
+            return first_model(client)
     except OpenAIError as error:
-        raise EngineError(f"{base_url}: {error}") from error
+        raise EngineError(f"{config.base_url}: {error}") from error
 
 
 def _sample(

@@ -91,7 +91,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--answers", help="column with the right answers (answer), or a file, one answer a line"
     )
-    parser.add_argument("--model", help="folder or hub name; default: the embedded model")
+    parser.add_argument(
+        "--model", help="folder or hub name; default: the embedded model, or the server's first"
+    )
     parser.add_argument("--base-url", help="a running server instead, with /v1")
     parser.add_argument("--api-key", help="default: the variable TREEPO_API_KEY, or none")
     add_settings(parser, "--tree", "tree settings to judge, for example width=8")

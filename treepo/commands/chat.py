@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from treepo.commands.arguments import add_settings, settings
-from treepo.commands.asking import key_for
+from treepo.commands.asking import first_model, key_for
 from treepo.commands.growing import Growing
 from treepo.config import parse_tree_config
 from treepo.drawing import draw, draw_tree, readable
@@ -53,7 +53,7 @@ def run(args: Namespace) -> int:
     console = Console()
     with OpenAI(base_url=args.base_url, api_key=key, max_retries=0) as client:
         try:
-            request["model"] = args.model or client.models.list().data[0].id
+            request["model"] = args.model or first_model(client)
             if args.question is not None:
                 answer(console, client, request, [_said("user", args.question)])
             else:

@@ -28,14 +28,12 @@ class RemoteSampler:
     Args:
         base_url: The server's, with `/v1`.
         api_key: Its key.
-        model: As the server names it.
-        study: What to sample.
+        study: What to sample; `model` of its origin is the one that is asked.
     """
 
-    def __init__(self, base_url: str, api_key: str, model: str, study: Study) -> None:
+    def __init__(self, base_url: str, api_key: str, study: Study) -> None:
         self._base_url = base_url
         self._api_key = api_key
-        self._model = model
         self._study = study
 
     async def fill(
@@ -74,7 +72,8 @@ class RemoteSampler:
     async def _ask(self, client: AsyncOpenAI, task: Task) -> Tree | EngineError:
         config = task.plan.config(self._study.base).model_dump(mode="json")
         tree = {**config, "include": ["record"]}
-        body = {"model": self._model, "tree": tree, **_sampling(self._study.sampling)}
+        model, sampling = self._study.origin["model"], _sampling(self._study.sampling)
+        body = {"model": model, "tree": tree, **sampling}
         try:
             response = await _post(client, task.problem.prompt, body)
             return decode_values(response["tree"]["record"]).tree

@@ -13,7 +13,8 @@ from tests.support.machines import CharDecoder
 from tests.support.tree_server import TreeServer, tree_server
 from treepo.commands.bench import add_arguments, run
 from treepo.engines.scripted import EOS, Script, ScriptedEngine, TokenMachine
-from treepo.errors import ConfigError
+from treepo.errors import ConfigError, EngineError
+from treepo.rollout.files import Rollout, read
 
 MACHINE = TokenMachine(
     {
@@ -71,6 +72,10 @@ def bench(prompts: Path, backend: DigitBackend | None, *options: str) -> int:
     words = ["--prompts", str(prompts), "-o", str(prompts.parent / "out"), "--max-tokens", "64"]
     tree = ["--tree", "width=8", "--tree", "answer=last_number"]
     return run(parser.parse_args([*words, *tree, *options]), backend)
+
+
+def trees(prompts: Path) -> list[Rollout]:
+    return list(read(prompts.parent / "out" / "trees.jsonl"))
 
 
 def results(prompts: Path) -> dict[str, Any]:
@@ -131,3 +136,22 @@ def test_a_server_is_asked_with_the_flags_key_before_the_environments(
     server.keys.clear()
     bench(prompts, None, *ask, "--max-tokens", "32")
     assert server.keys == {"theirs"}
+
+
+def test_trees_are_those_of_the_model_that_the_server_had(
+    prompts: Path, server: TreeServer
+) -> None:
+    ask = ("--base-url", server.url, "--limit", "2")
+    for model in ("first", "second"):
+        server.model = model
+        bench(prompts, None, *ask)
+        assert results(prompts)["config"]["model"] == model
+    assert [body["model"] for body in server.asked] == ["first"] * 4 + ["second"] * 4
+    assert [r.origin["model"] for r in trees(prompts)] == ["first"] * 4 + ["second"] * 4
+    bench(prompts, None, *ask, "--model", "first")
+    assert len(server.asked) == 8, "what was sampled of a model is not sampled again"
+
+
+def test_a_server_that_cannot_be_reached_is_named(prompts: Path) -> None:
+    with pytest.raises(EngineError, match=r"http://127\.0\.0\.1:9/v1: Connection error"):
+        bench(prompts, None, "--base-url", "http://127.0.0.1:9/v1")
