@@ -35,7 +35,7 @@ from treepo.growth.reference import EntropyReference
 from treepo.local.backends import VllmBackend
 from treepo.rollout.files import RolloutWriter
 from treepo.tree import Tree
-from treepo.verdict.collect import Sampler, Study
+from treepo.verdict.collect import Sampler, Study, Task
 from treepo.verdict.plans import INDEPENDENT, Plan
 
 COUNTS = (1, 2, 4, 8, WIDTH)
@@ -63,7 +63,7 @@ async def measure(sampler: Sampler, plan: Plan) -> dict[str, Any]:
     """One plan on the sampler's block of problems, all at once."""
     trees: list[Tree] = []
 
-    def told(_: Plan, result: Tree | EngineError) -> None:
+    def told(_: Task, result: Tree | EngineError) -> None:
         if isinstance(result, EngineError):
             raise result
         trees.append(result)

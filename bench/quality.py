@@ -104,12 +104,12 @@ async def _fill(
 ) -> None:
     started, tokens, done = time.monotonic(), 0, 0
 
-    def told(plan: Plan, result: Tree | EngineError) -> None:
+    def told(task: Task, result: Tree | EngineError) -> None:
         nonlocal tokens, done
         done += 1
         tokens += result.stats.generated_tokens if isinstance(result, Tree) else 0
         speed = tokens / (time.monotonic() - started)
-        print(f"{done}/{len(missing)} {plan.name}: {speed:.0f} tokens/s", flush=True)
+        print(f"{done}/{len(missing)} {task.plan.name}: {speed:.0f} tokens/s", flush=True)
 
     async with asyncio.timeout(limit):
         await sampler.fill(writer, missing, told, at_once=8)

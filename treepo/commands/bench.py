@@ -33,7 +33,6 @@ from treepo.rollout.prompts import Prompt, read_prompts
 from treepo.tree import Tree
 from treepo.verdict.collect import Problem, Sampler, Study, Task, Told, known
 from treepo.verdict.outcomes import gold_key
-from treepo.verdict.plans import Plan
 from treepo.verdict.plots import plot_accuracy, plot_branches
 from treepo.verdict.remote import RemoteSampler
 from treepo.verdict.report import report
@@ -179,9 +178,11 @@ def _sample(
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         bar = progress.add_task("trees", total=len(missing))
 
-        def told(plan: Plan, result: Tree | EngineError) -> None:
+        def told(task: Task, result: Tree | EngineError) -> None:
             if isinstance(result, EngineError):
-                progress.console.print(f"treepo: no tree for `{plan.name}`: {result}")
+                place, plan = task.problem.prompt.place, task.plan.name
+                message = f"treepo: {place}: no tree for `{plan}`: {result}"
+                progress.console.print(message, markup=False, soft_wrap=True)
             progress.update(bar, advance=1)
 
         asyncio.run(sampler.fill(writer, missing, told, config.concurrency))

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from treepo.engines.base import Engine
-from treepo.errors import EngineDeadError, EngineError
+from treepo.errors import EngineDeadError, EngineError, FieldError
 from treepo.sampler import Job, sample_tree
 from treepo.tree import Tree
 
@@ -49,4 +49,6 @@ async def _sample(engine: Engine, job: Job, done: Done) -> None:
         raise
     except EngineError as error:
         result = error
+    except FieldError as error:  # this prompt does not fit the model; the others may
+        result = EngineError(str(error))
     done(job, result)

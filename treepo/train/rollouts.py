@@ -16,9 +16,8 @@ from torch import Tensor
 
 from treepo.config import TreeConfig
 from treepo.engines.base import Engine, Sampling
-from treepo.errors import EngineError, FieldError
+from treepo.errors import EngineError
 from treepo.growth.decoder import PromptDecoder
-from treepo.growth.job import check_length
 from treepo.growth.texts import Texts
 from treepo.rollout.batch import default_concurrency, sample_all
 from treepo.sampler import Job
@@ -112,10 +111,9 @@ class EngineRollouts:
         def done(job: Job, result: Tree | EngineError) -> None:
             results[job.id] = result
 
-        fitting = [ask for ask in asks if self._fits(ask, results)]
         width = max((ask.tree.width for ask in asks), default=1)
         most = self._concurrency or default_concurrency(self._engine.info.max_live_paths, width)
-        await sample_all(self._engine, (self._job(ask) for ask in fitting), most, done)
+        await sample_all(self._engine, (self._job(ask) for ask in asks), most, done)
         return [results[ask.id] for ask in asks]
 
     async def push(self, source: WeightSource, version: int) -> None:
@@ -124,15 +122,6 @@ class EngineRollouts:
 
     async def close(self) -> None:
         """Nothing: the engine is not ours."""
-
-    def _fits(self, ask: Ask, results: dict[str, Tree | EngineError]) -> bool:
-        """Whether the engine takes a prompt that long; if not, the reason is its result."""
-        try:
-            longest = self._engine.info.max_model_len
-            check_length(len(ask.prompt_token_ids), ask.sampling.max_tokens, longest)
-        except FieldError as error:
-            results[ask.id] = EngineError(str(error))
-        return ask.id not in results
 
     def _job(self, ask: Ask) -> Job:
         decoder = PromptDecoder(

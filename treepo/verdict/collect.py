@@ -23,9 +23,6 @@ from treepo.sampler import Job
 from treepo.tree import Tree
 from treepo.verdict.plans import Plan
 
-Told = Callable[[Plan, Tree | EngineError], None]
-"""Told of each tree as it is finished, or why there is none."""
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -49,6 +46,10 @@ class Task:
     key: str
     problem: Problem
     plan: Plan
+
+
+Told = Callable[[Task, Tree | EngineError], None]
+"""Told of each tree as it is finished, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,7 @@ class Sampler:
             if isinstance(result, Tree):
                 self.reference.observe(result)
                 writer.append(self.study.record(task, result))
-            told(task.plan, result)
+            told(task, result)
 
         await sample_all(self.engine, self._jobs(by_id), at_once, done)
 

@@ -60,7 +60,7 @@ class RemoteSampler:
                 result = await self._ask(client, task)
             if isinstance(result, Tree):
                 writer.append(self._study.record(task, result))
-            told(task.plan, result)
+            told(task, result)
 
         try:
             async with client, asyncio.TaskGroup() as group:
@@ -78,11 +78,11 @@ class RemoteSampler:
             response = await _post(client, task.problem.prompt, body)
             return decode_values(response["tree"]["record"]).tree
         except APIStatusError as error:
-            return EngineError(f"the server refused {task.problem.name}: {error.message}")
+            return EngineError(f"the server refused it: {error.message}")
         except APIConnectionError as error:
             raise EngineError(f"{self._base_url} cannot be reached: {error}") from error
         except OpenAIError as error:
-            return EngineError(f"{task.problem.name}: {error}")
+            return EngineError(str(error))
         except (KeyError, TypeError):
             raise EngineError(
                 f"{self._base_url} answers without a tree: start it with `treepo serve`"

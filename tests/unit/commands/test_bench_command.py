@@ -126,6 +126,16 @@ def test_a_prompt_without_an_answer_is_named(prompts: Path) -> None:
         bench(prompts, DigitBackend(), "--answers", "truth")
 
 
+def test_a_prompt_that_is_too_long_is_named_and_the_others_are_judged(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = json.dumps({"prompt": "a" * 290, "answer": "1"})
+    prompts.write_text(f"{long}\n{prompts.read_text()}")
+    assert bench(prompts, DigitBackend()) == 0
+    assert "On 5 problems" in results(prompts)["verdict"]
+    assert f"{prompts}:1: no tree for `tree`: `max_tokens` is 64" in capsys.readouterr().err
+
+
 def test_a_server_is_asked_with_the_flags_key_before_the_environments(
     prompts: Path, server: TreeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
