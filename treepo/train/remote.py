@@ -1,9 +1,8 @@
 """Trees from `treepo serve` hosts: the trainer's `Rollouts` over HTTP.
 
-One job: an `Ask` as the body of a completion with a tree, and the answer's `record` as the `Tree`
-that an engine of this process would have given. It knows neither which host answers
-(`remote_hosts.py`) nor how weights get there. Every sampling parameter is sent, since a host would
-fill in what is left out from the model's own generation settings.
+One job: each `Ask` to the pool, and what comes back checked against it. It knows neither what a
+request says (`rollout/request.py`), which host answers (`remote_hosts.py`) nor how weights get
+there.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from treepo.engines.base import Sampling
 from treepo.errors import EngineDeadError, EngineError
-from treepo.rollout.record import decode_values
+from treepo.rollout.request import tree_fields, tree_in
 from treepo.train.remote_hosts import HostPool
 from treepo.train.rollouts import Ask, WeightSource, WeightSync
 from treepo.tree import Tree
@@ -59,7 +57,8 @@ class HostRollouts:
 
     async def _sample(self, ask: Ask) -> Tree | EngineError:
         try:
-            host, answer = await self._pool.ask(ROUTE, body_of(ask))
+            body = {"prompt": list(ask.prompt_token_ids), **tree_fields(ask.tree, ask.sampling)}
+            host, answer = await self._pool.ask(ROUTE, body)
             tree = tree_of(ask, answer)
         except EngineDeadError:
             raise
@@ -74,46 +73,13 @@ class HostRollouts:
         return tree
 
 
-def body_of(ask: Ask) -> dict[str, Any]:
-    """The request body of one tree."""
-    tree = ask.tree.model_dump(mode="json")
-    return {
-        "prompt": list(ask.prompt_token_ids),
-        "tree": {**tree, "include": ["record"]},
-        **_sampling(ask.sampling),
-    }
-
-
 def tree_of(ask: Ask, answer: Any) -> Tree:
-    """The tree of an answer, under the name and with the settings that were asked for.
+    """The tree of an answer, under the name that it was asked for.
 
     Raises:
-        EngineError: The answer holds no whole tree.
+        EngineError: The answer holds no whole tree, or that of another prompt.
     """
-    try:
-        tree = decode_values(answer["tree"]["record"]).tree
-    except (KeyError, TypeError):
-        raise EngineError("the answer has no `tree.record`: is it a `treepo serve`?") from None
-    except ValueError as error:
-        raise EngineError(f"the answer's `tree.record` is wrong: {error}") from None
+    tree = tree_in(answer, ask.tree)
     if tree.prompt_token_ids != ask.prompt_token_ids:
         raise EngineError("the answer's tree has another prompt than the one that was sent")
-    settings = {**tree.settings, "include": list(ask.tree.include)}
-    return replace(tree, id=ask.id, settings=settings)
-
-
-def _sampling(sampling: Sampling) -> dict[str, Any]:
-    return {
-        "max_tokens": sampling.max_tokens,
-        "min_tokens": sampling.min_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "seed": sampling.seed,
-        "stop": list(sampling.stop),
-        "include_stop_str_in_output": sampling.include_stop,
-        "stop_token_ids": list(sampling.stop_token_ids),
-        "ignore_eos": sampling.ignore_eos,
-    }
+    return replace(tree, id=ask.id)

@@ -12,10 +12,11 @@ from typing import Any
 
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI, OpenAIError
 
+from treepo.engines.base import Sampling
 from treepo.errors import EngineError
 from treepo.rollout.files import RolloutWriter
 from treepo.rollout.prompts import Prompt
-from treepo.rollout.record import decode_values
+from treepo.rollout.request import tree_fields, tree_in
 from treepo.tree import Tree
 from treepo.verdict.collect import Study, Task, Told
 
@@ -48,7 +49,7 @@ class RemoteSampler:
             at_once: Requests that are open at one time.
 
         Raises:
-            EngineError: The server cannot be reached.
+            EngineError: The server cannot be reached, or answers without a tree.
         """
         free = asyncio.Semaphore(at_once)
         client = AsyncOpenAI(
@@ -70,23 +71,20 @@ class RemoteSampler:
             raise errors.exceptions[0] from None
 
     async def _ask(self, client: AsyncOpenAI, task: Task) -> Tree | EngineError:
-        config = task.plan.config(self._study.base).model_dump(mode="json")
-        tree = {**config, "include": ["record"]}
-        model, sampling = self._study.origin["model"], _sampling(self._study.sampling)
-        body = {"model": model, "tree": tree, **sampling}
+        config, sampling = task.plan.config(self._study.base), Sampling(**self._study.sampling)
+        body = {"model": self._study.origin["model"], **tree_fields(config, sampling)}
         try:
-            response = await _post(client, task.problem.prompt, body)
-            return decode_values(response["tree"]["record"]).tree
+            answer = await _post(client, task.problem.prompt, body)
         except APIStatusError as error:
             return EngineError(f"the server refused it: {error.message}")
         except APIConnectionError as error:
             raise EngineError(f"{self._base_url} cannot be reached: {error}") from error
         except OpenAIError as error:
             return EngineError(str(error))
-        except (KeyError, TypeError):
-            raise EngineError(
-                f"{self._base_url} answers without a tree: start it with `treepo serve`"
-            ) from None
+        try:
+            return tree_in(answer, config)
+        except EngineError as error:
+            raise EngineError(f"{self._base_url}: {error}") from None
 
 
 async def _post(client: AsyncOpenAI, prompt: Prompt, body: Mapping[str, Any]) -> Any:
@@ -94,9 +92,3 @@ async def _post(client: AsyncOpenAI, prompt: Prompt, body: Mapping[str, Any]) ->
     is_chat = isinstance(prompt.content, list) and isinstance(prompt.content[0], dict)
     route, name = ("/chat/completions", "messages") if is_chat else ("/completions", "prompt")
     return await client.post(route, body={**body, name: prompt.content}, cast_to=object)
-
-
-def _sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`Sampling` fields as a request has them."""
-    known = ("max_tokens", "temperature", "top_p", "top_k", "seed")
-    return {name: fields[name] for name in known if fields.get(name) is not None}
