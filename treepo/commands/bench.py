@@ -25,9 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import treepo
 from treepo.commands.asking import first_model, key_for
 from treepo.commands.bench_config import TREE, BenchConfig, add_arguments, parse
-from treepo.errors import ConfigError, EngineError, TreePOError
+from treepo.commands.watched import watch, work
+from treepo.errors import ConfigError, EngineError
 from treepo.local.backends import Backend, VllmBackend
-from treepo.local.processes import end_with_parent, run_contained
 from treepo.rollout.files import RolloutWriter, read
 from treepo.rollout.prompts import Prompt, read_prompts
 from treepo.tree import Tree
@@ -39,8 +39,6 @@ from treepo.verdict.report import report
 from treepo.verdict.verdict import Verdict, make_verdict
 
 __all__ = ["add_arguments", "run"]
-
-_INTERRUPTED = 130
 
 
 class _Filler(Protocol):
@@ -66,22 +64,13 @@ def run(args: Namespace, backend: Backend | None = None) -> int:
     config = parse(args)
     if backend is not None or config.base_url is not None:
         return bench(config, backend)
-    command = [sys.executable, "-P", "-m", "treepo.commands.bench", config.model_dump_json()]
-    outcome = run_contained(command)
-    return _INTERRUPTED if outcome.was_asked else outcome.code
+    return watch(__name__, config)
 
 
 def main(argv: Sequence[str]) -> int:
     """The watched process: samples with vLLM as the configuration, a JSON object, says."""
-    end_with_parent()
     config = BenchConfig.model_validate_json(argv[0])
-    try:
-        return bench(config, VllmBackend(config.model, config.vllm))
-    except TreePOError as error:
-        print(f"treepo: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    return work(lambda: bench(config, VllmBackend(config.model, config.vllm)))
 
 
 def bench(config: BenchConfig, backend: Backend | None) -> int:

@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import signal
 import sys
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,13 +22,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from treepo.commands.sample_config import SampleConfig, add_arguments, parse
+from treepo.commands.watched import watch, work
 from treepo.engines.base import Engine, Sampling
-from treepo.errors import ConfigError, EngineError, TreePOError
+from treepo.errors import ConfigError, EngineError
 from treepo.growth.decoder import PromptDecoder
 from treepo.growth.reference import EntropyReference
 from treepo.growth.texts import Texts
 from treepo.local.backends import Backend, VllmBackend
-from treepo.local.processes import end_with_parent, run_contained
 from treepo.rollout.batch import default_concurrency, sample_all
 from treepo.rollout.files import Rollout, RolloutWriter, prompt_key
 from treepo.rollout.prompts import Prompt, read_prompts, token_ids
@@ -38,8 +36,6 @@ from treepo.sampler import Job
 from treepo.tree import Tree
 
 __all__ = ["add_arguments", "run"]
-
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +72,7 @@ class _Counts:
 def run(args: Namespace, backend: Backend | None = None) -> int:
     """Samples what has no tree yet; returns 0, or 1 where the engine refused some prompts.
 
-    Without a backend vLLM does it, in a process that this one only watches: vLLM leaves processes
-    behind when it is killed.
+    Without a backend vLLM does it, in a process that this one only watches.
 
     Args:
         args: The parsed arguments.
@@ -89,22 +84,13 @@ def run(args: Namespace, backend: Backend | None = None) -> int:
     config = parse(args)
     if backend is not None:
         return sample(config, backend)
-    command = [sys.executable, "-P", "-m", "treepo.commands.sample", config.model_dump_json()]
-    outcome = run_contained(command)
-    return _INTERRUPTED if outcome.was_asked else outcome.code
+    return watch(__name__, config)
 
 
 def main(argv: Sequence[str]) -> int:
     """The watched process: samples with vLLM as the configuration, a JSON object, says."""
-    end_with_parent()
     config = SampleConfig.model_validate_json(argv[0])
-    try:
-        return sample(config, VllmBackend(config.model, config.vllm))
-    except TreePOError as error:
-        _note(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    return work(lambda: sample(config, VllmBackend(config.model, config.vllm)))
 
 
 def sample(config: SampleConfig, backend: Backend) -> int:
@@ -116,7 +102,7 @@ def sample(config: SampleConfig, backend: Backend) -> int:
         TreePOError: The prompts, the output, the model or the engine is at fault.
     """
     prompts = read_prompts(config.prompts, config.limit)
-    with RolloutWriter(config.output) as writer, _terminable():
+    with RolloutWriter(config.output) as writer:
         if writer.num_repaired_bytes:
             _note(f"{config.output}: cut off a torn last line ({writer.num_repaired_bytes} bytes)")
         tokenizer = backend.tokenizer()
@@ -134,16 +120,6 @@ def sample(config: SampleConfig, backend: Backend) -> int:
 
 def _note(text: str) -> None:
     print(f"treepo: {text}", file=sys.stderr)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Makes a termination end like Ctrl-C: trees are closed, and the engine's processes ended."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _todos(config: SampleConfig, prompts: Sequence[Prompt], tokenizer: Any) -> list[_Todo]:
