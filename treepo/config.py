@@ -184,6 +184,26 @@ class TreeConfig(BaseModel):
         """Whether branching is decided per depth with the paper's budget transfer."""
         return self.branching != "entropy"
 
+    def independent(self) -> TreeConfig:
+        """The same width as trajectories that share the prompt only; what else ends them stays."""
+        return self.model_copy(
+            update={"branching_factor": 1, "root_branching": self.width, "fallback": "none"}
+        )
+
+    def whole_samples(self, width: int) -> TreeConfig:
+        """So many independent trajectories that all run to their end; how they are read stays."""
+        update = {
+            "width": width,
+            "branching": "even",  # one word for all, where no path forks
+            "max_depth": None,
+            "prune": "none",
+            "until": "complete",
+            "start": None,
+            "max_total_tokens": None,
+            "deadline_ms": None,
+        }
+        return self.model_copy(update=update).independent()
+
     def resolve(self, block_size: int, max_tokens: int, threshold: float) -> TreeConfig:
         """The same settings with every policy- or engine-dependent default filled in.
 

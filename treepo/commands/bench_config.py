@@ -13,22 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from treepo.answers.reader import parse_rule
 from treepo.commands.arguments import add_settings, said_in, settings, validated
-from treepo.config import TreeConfig, parse_tree_config
+from treepo.config import parse_tree_config
 from treepo.local.embedded import MODEL_NAME
-from treepo.verdict.plans import INDEPENDENT, POOL, Plan, replayed_plans
+from treepo.verdict.plans import POOL, Plan, replayed_plans
 
 TREE = "tree"
 """How the caller's own settings are called."""
-
-_PLAIN: dict[str, Any] = {
-    **INDEPENDENT,
-    "until": "complete",
-    "start": None,
-    "prune": "none",
-    "max_total_tokens": None,
-    "deadline_ms": None,
-}
-"""What turns any tree settings into independent trajectories that all run to their end."""
 
 
 class BenchConfig(BaseModel):
@@ -80,8 +70,8 @@ class BenchConfig(BaseModel):
     @property
     def plans(self) -> list[Plan]:
         """Independent sampling, the caller's trees, and independent sampling that stops early."""
-        width = TreeConfig(**self.tree).width
-        pool = Plan(POOL, {**self.tree, **_PLAIN, "root_branching": width})
+        tree = parse_tree_config(self.tree)
+        pool = Plan(POOL, tree.whole_samples(tree.width).model_dump())
         return [pool, Plan(TREE, self.tree), *replayed_plans()]
 
 

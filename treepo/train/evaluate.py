@@ -18,18 +18,6 @@ from treepo.train.data import Example
 from treepo.train.reward_pool import RewardPool
 from treepo.train.rollouts import Ask, Rollouts
 
-_ALONE = {
-    "branching_factor": 1,
-    "fallback": "none",
-    "until": "complete",
-    "start": None,
-    "prune": "none",
-    "max_depth": None,
-    "max_total_tokens": None,
-    "deadline_ms": None,
-}
-"""What makes a tree k whole samples, whatever the training trees' rules are."""
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -55,7 +43,7 @@ async def evaluate(
         EngineError: The engine gave no tree at all.
     """
     count = config.eval.samples
-    tree = config.tree.model_copy(update=_ALONE | {"width": count, "root_branching": count})
+    tree = config.tree.whole_samples(count)
     names = [f"eval-{number}" for number in range(len(examples))]
     asks = [
         Ask(name, example.token_ids, tree, sampling(config, name))

@@ -19,7 +19,7 @@ from treepo.growth.decoder import PromptDecoder
 from treepo.growth.texts import Texts
 from treepo.sampler import Job
 from treepo_server.request.journal import Journal
-from treepo_server.request.tree_request import INDEPENDENT_NOTE, TreeRequest, independent
+from treepo_server.request.tree_request import INDEPENDENT_NOTE, TreeRequest
 
 _NEED_LOGPROBS = ("low_prob", "high_prob")
 
@@ -128,7 +128,7 @@ def _branchable(config: TreeConfig, params: Any) -> tuple[TreeConfig, tuple[str,
     what = list(_restarting(params))
     if not what:
         return config, ()
-    return independent(config), (
+    return config.independent(), (
         INDEPENDENT_NOTE.format(what=" and ".join(what), width=config.width),
     )
 

@@ -148,12 +148,6 @@ def _max_tokens(request: Any) -> tuple[str, int | None]:
     return "max_tokens", None
 
 
-def independent(config: TreeConfig) -> TreeConfig:
-    """The same width as trajectories that share the prompt only."""
-    update = {"branching_factor": 1, "root_branching": config.width, "fallback": "none"}
-    return config.model_copy(update=update)
-
-
 def check_room(request: TreeRequest, num_prompt_tokens: int, max_model_len: int) -> None:
     """See that the prompt and the caller's own bound fit the model.
 

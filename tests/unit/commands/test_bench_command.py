@@ -126,6 +126,16 @@ def test_a_prompt_without_an_answer_is_named(prompts: Path) -> None:
         bench(prompts, DigitBackend(), "--answers", "truth")
 
 
+def test_the_baseline_runs_to_its_end_whatever_ends_the_trees(prompts: Path) -> None:
+    ends = {"max_depth": 1, "start": 2, "until": "settled", "max_total_tokens": 9, "vote": "none"}
+    bench(prompts, DigitBackend(), "--tree", json.dumps(ends), "--tree", "segment_tokens=16")
+    settings = {r.columns["plan"]: r.tree.settings for r in trees(prompts)}
+    assert settings["tree"].items() >= ends.items()
+    whole = {"until": "complete", "start": 8, "max_total_tokens": None, "vote": "none"}
+    # 64 tokens are four segments of 16, and one more for the last boundary.
+    assert settings["independent"].items() >= {**whole, "max_depth": 5, "width": 8}.items()
+
+
 def test_a_prompt_that_is_too_long_is_named_and_the_others_are_judged(
     prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,6 @@ from treepo_server.request.tree_request import (
     TreeRequest,
     check_room,
     has_tree,
-    independent,
     read_request,
     strip_private,
 )
@@ -149,11 +148,6 @@ def test_private_arguments_never_come_from_a_caller():
     asked = request(vllm_xargs={ENTROPY_KEY: 3, "theirs": 1})
     strip_private(asked)
     assert asked.vllm_xargs == {"theirs": 1}
-
-
-def test_independent_trajectories_share_the_prompt_only():
-    config = independent(TreeConfig(width=6, branching="even"))
-    assert (config.root_branching, config.branching_factor, config.fallback) == (6, 1, "none")
 
 
 def test_limits_are_read_from_the_environment():
