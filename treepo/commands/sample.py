@@ -8,7 +8,6 @@ goes on where it was. It joins `prompts.py`, `batch.py` and `rollout.py`; its op
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import sys
 import time
@@ -26,6 +25,7 @@ from treepo.commands.watched import watch, work
 from treepo.engines.base import Engine, Sampling
 from treepo.errors import ConfigError, EngineError
 from treepo.growth.decoder import PromptDecoder
+from treepo.growth.job import seed_of
 from treepo.growth.reference import EntropyReference
 from treepo.growth.texts import Texts
 from treepo.local.backends import Backend, VllmBackend
@@ -176,7 +176,8 @@ class _Work:
 
     def _job(self, id_: str, todo: _Todo) -> Job:
         config = self.config
-        seed = _seed(config.seed, todo.key)
+        # A seed of its own for every prompt, whichever others are sampled in the same run.
+        seed = None if config.seed is None else seed_of(f"{config.seed}/{todo.key}")
         decoder = PromptDecoder(self.tokenizer, todo.token_ids, skip_special_tokens=True)
         return Job(
             prompt_token_ids=todo.token_ids,
@@ -196,14 +197,6 @@ class _Work:
         self.writer.append(record)
         self.counts.add(result)
         self.reference.observe(result)
-
-
-def _seed(seed: int | None, key: str) -> int | None:
-    """A seed of its own for every prompt, whichever others are sampled in the same run."""
-    if seed is None:
-        return None
-    digest = hashlib.blake2b(f"{seed}/{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
 
 
 def _progress() -> Progress:

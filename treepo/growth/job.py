@@ -98,7 +98,8 @@ def path_request(
             sampling,
             max_tokens=budget,
             min_tokens=min(max(sampling.min_tokens - start, 0), budget),
-            seed=_derive_seed(sampling.seed, path.key),
+            # A seed of its own for every path, a function of the tree's seed and the path's place.
+            seed=None if sampling.seed is None else seed_of(f"{sampling.seed}{path.key}"),
             stop=sampling.stop if _starts_whole(path) else (),
         ),
         may_branch=not path.is_late and growth.config.width * path.mass >= 2,
@@ -138,9 +139,6 @@ def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int) ->
         )
 
 
-def _derive_seed(seed: int | None, key: str) -> int | None:
-    """A seed of its own for every path, a function of the tree's seed and the path's place."""
-    if seed is None:
-        return None
-    digest = hashlib.blake2b(f"{seed}{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
+def seed_of(name: str) -> int:
+    """A seed of 63 bits that is a function of a name; other names have others."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1

@@ -8,7 +8,6 @@ it would have drawn.
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Protocol
 
 from treepo.engines.base import Sampling
 from treepo.errors import EngineError
+from treepo.growth.job import seed_of
 from treepo.train.advantage import EstimatorName
 from treepo.train.config import TrainConfig
 from treepo.train.data import Example, draw
@@ -204,12 +204,11 @@ class Online:
 
 def sampling(config: TrainConfig, id_: str) -> Sampling:
     """How the tokens of one tree are drawn; its seed depends on the run's and the tree's name."""
-    digest = hashlib.blake2b(f"{config.seed}/{id_}".encode(), digest_size=8).digest()
     return Sampling(
         max_tokens=config.sampling.max_tokens,
         temperature=config.sampling.temperature,
         stop=config.sampling.stop,
-        seed=int.from_bytes(digest) >> 1,
+        seed=seed_of(f"{config.seed}/{id_}"),
     )
 
 
