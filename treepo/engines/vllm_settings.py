@@ -103,10 +103,11 @@ def start_client(model: str, chosen: Mapping[str, Any]) -> Any:
     if current_platform.is_cpu():
         arguments |= cpu_defaults(chosen)
         workers = chosen.get("tensor_parallel_size", 1) * chosen.get("pipeline_parallel_size", 1)
-        os.environ.update(cpu_environment(workers, os.environ, _usable_cpus()))
+        os.environ.update(cpu_environment(workers, os.environ, usable_cpus()))
     return AsyncLLM.from_engine_args(AsyncEngineArgs(model=model, **arguments))
 
 
-def _usable_cpus() -> list[int]:
+def usable_cpus() -> list[int]:
+    """Ids of the logical CPUs that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))

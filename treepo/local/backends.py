@@ -16,10 +16,7 @@ from typing import Any, Protocol
 from treepo.engines.base import Engine
 from treepo.errors import ConfigError
 from treepo.local.collector import calm_collector
-from treepo.local.embedded import prepare
-
-EMBEDDED_MAX_MODEL_LEN = 4096
-"""Tokens of prompt and completion with the embedded model, unless the user says otherwise."""
+from treepo.local.embedded import MAX_MODEL_LEN, prepare
 
 
 class Backend(Protocol):
@@ -80,7 +77,7 @@ class VllmBackend:
             raise ConfigError('vLLM is not installed: pip install "treepo[vllm]"') from None
         arguments = dict(self.arguments)
         if self.model is None:
-            arguments.setdefault("max_model_len", EMBEDDED_MAX_MODEL_LEN)
+            arguments.setdefault("max_model_len", MAX_MODEL_LEN)
         try:
             engine = VllmEngine.start(self._folder, **arguments)
         except (TypeError, ValueError, OSError, RuntimeError) as error:

