@@ -23,7 +23,7 @@ from treepo.errors import ConfigError, RolloutFileError
 from treepo.rollout.files import Rollout, read
 from treepo.tree import Tree
 from treepo.votes.evidence import Sharing, effective_samples
-from treepo.votes.voting import ballot_weights, ballots_of, choose
+from treepo.votes.voting import choose, vote_weights
 
 _TAIL_CHARS = 120
 
@@ -153,12 +153,11 @@ def _of_rollout(rollout: Rollout) -> Saved:
 def _report(tree: Tree, vote: Vote) -> dict[str, Any]:
     """The shape of a response's `tree`, from a record."""
     winner = choose(tree, vote)
-    sharing = Sharing.of(tree, ballot_weights(ballots_of(tree, vote), vote))
     tails = {t.leaf: _tail(t.text) for t in tree.trajectories if t.text}
     return {
         "answer": winner.text if winner else None,
         "agreement": winner.agreement if winner else None,
-        "effective_samples": effective_samples(sharing),
+        "effective_samples": effective_samples(Sharing.of(tree, vote_weights(tree, vote))),
         "finish": tree.finish,
         "votes": [
             {"answer": v.text, "count": v.count, "weight": v.weight, "share": v.share}

@@ -195,6 +195,11 @@ def ballots_of(tree: Tree, vote: Vote) -> list[Ballot]:
     return ballots
 
 
+def vote_weights(tree: Tree, vote: Vote) -> list[float]:
+    """What each of a tree's trajectories weighs in a vote; the weights sum to 1."""
+    return ballot_weights(ballots_of(tree, vote), vote)
+
+
 def choose(tree: Tree, vote: Vote) -> Winner | None:
     """The winner of a vote and the trajectory that speaks for it; None without a trajectory.
 

@@ -14,7 +14,7 @@ from treepo.config import Vote
 from treepo.growth.state import Path
 from treepo.tree import Finish, Trajectory, Tree
 from treepo.votes.evidence import Sharing, effective_samples
-from treepo.votes.voting import Winner, ballot_weights, ballots_of, choose
+from treepo.votes.voting import Winner, choose, vote_weights
 from treepo_server.request.journal import Journal
 
 
@@ -49,8 +49,7 @@ class Outcome:
     @cached_property
     def effective_samples(self) -> float:
         """Independent samples that would be as much evidence as this vote."""
-        weights = ballot_weights(ballots_of(self.tree, self.vote), self.vote)
-        return effective_samples(Sharing.of(self.tree, weights))
+        return effective_samples(Sharing.of(self.tree, vote_weights(self.tree, self.vote)))
 
     def choices(self, count: int) -> list[Choice]:
         """At most `count` choices and at least one, the winner first."""
