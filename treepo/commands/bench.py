@@ -106,14 +106,23 @@ async def read_problems(config: BenchConfig) -> list[Problem]:
     """The prompts with their right answers.
 
     Raises:
-        ConfigError: A prompt has no answer; it names the line and the remedy.
+        ConfigError: A prompt has no answer, or none that can be read; it names the line and the
+            remedy.
     """
     prompts = read_prompts(config.prompts, config.limit)
     golds = _golds(config.answers, prompts)
     return [
-        Problem(f"{number}", prompt, await gold_key(gold))
+        Problem(f"{number}", prompt, await _gold_key(prompt, gold))
         for number, (prompt, gold) in enumerate(zip(prompts, golds, strict=True))
     ]
+
+
+async def _gold_key(prompt: Prompt, gold: object) -> str:
+    try:
+        return await gold_key(gold)
+    except ConfigError as error:
+        message = f"{prompt.place}: {error}; correct it, or name others with `--answers`"
+        raise ConfigError(message) from None
 
 
 def _golds(answers: str, prompts: Sequence[Prompt]) -> list[object]:

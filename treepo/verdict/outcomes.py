@@ -13,13 +13,11 @@ from statistics import fmean
 import numpy as np
 
 from treepo.answers.reader import AnswerReader
+from treepo.errors import ConfigError
 from treepo.tree import Tree
 from treepo.verdict.curve import Curve, majority_curve, pass_curve
 from treepo.votes.evidence import Sharing, effective_samples
 from treepo.votes.voting import choose
-
-_UNREADABLE = "\0"
-"""Stands for a right answer that is none: no trajectory gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +92,16 @@ async def gold_key(answer: object) -> str:
     r"""A right answer as the key under which trajectories vote.
 
     Written as in a data set: bare, in a `\boxed{...}`, or behind `####`.
+
+    Raises:
+        ConfigError: It cannot be read as one.
     """
     text = str(answer).rpartition("####")[2].strip()
     boxed = text if "\\boxed" in text else f"\\boxed{{{text}}}"
     found = await AnswerReader.from_config("boxed").read(boxed)
-    return found.key if found else _UNREADABLE
+    if found is None:
+        raise ConfigError(f"the right answer {answer!r} cannot be read")
+    return found.key
 
 
 def curve_of(pools: Mapping[str, Tree], golds: Mapping[str, str]) -> Curve:

@@ -126,6 +126,13 @@ def test_a_prompt_without_an_answer_is_named(prompts: Path) -> None:
         bench(prompts, DigitBackend(), "--answers", "truth")
 
 
+def test_an_answer_that_cannot_be_read_is_named_with_its_prompt(prompts: Path) -> None:
+    file = prompts.parent / "gold.txt"
+    file.write_text("1\n2\n####\n4\n5\n")
+    with pytest.raises(ConfigError, match=r"prompts\.jsonl:3: the right answer '####' cannot be"):
+        bench(prompts, DigitBackend(), "--answers", str(file))
+
+
 def test_the_baseline_runs_to_its_end_whatever_ends_the_trees(prompts: Path) -> None:
     ends = {"max_depth": 1, "start": 2, "until": "settled", "max_total_tokens": 9, "vote": "none"}
     bench(prompts, DigitBackend(), "--tree", json.dumps(ends), "--tree", "segment_tokens=16")
