@@ -28,7 +28,7 @@ from treepo.engines.base import Chunk, EngineInfo, PathRequest, Sampling
 from treepo.engines.scripted import Script, ScriptedEngine, TokenMachine
 from treepo.errors import EngineError
 from treepo.growth.texts import Texts
-from treepo.local.collector import calm_collector
+from treepo.local.garbage import calm_collector
 from treepo.rollout.batch import sample_all
 from treepo.sampler import Job
 from treepo.tree import Tree

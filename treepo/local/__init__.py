@@ -1,1 +1,1 @@
-"""What a command needs to run an engine of its own: the model, the process, the collector."""
+"""What a command needs to run an engine of its own: the model, its process, garbage collection."""

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 from treepo.engines.base import Engine
 from treepo.errors import ConfigError
-from treepo.local.collector import calm_collector
 from treepo.local.embedded import MAX_MODEL_LEN, prepare
+from treepo.local.garbage import calm_collector
 
 
 class Backend(Protocol):

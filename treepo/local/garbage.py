@@ -1,9 +1,11 @@
 """Python's cyclic garbage collector, set for a process that holds many growing trees.
 
 A growing tree is thousands of objects that live for seconds, and each pass of the collector looks
-at all of them again: with Python's own thresholds that is a third of the controller's time at a
-thousand trees (`bench/controller.py` measures both). It knows nothing of trees. Call it once,
-where a process of ours begins to sample; never in a library call.
+at all of them again: with Python's own thresholds that is a fifth of the controller's time at a
+thousand trees, and nothing at sixteen (`bench/controller.py` measures both). It knows nothing of
+trees. Call it once, where a process of ours begins to sample; never in a library call, nor in the
+process of `treepo serve`, which is vLLM's, answers plain requests as well, and grows no more trees
+at a time than its slots hold.
 """
 
 from __future__ import annotations
