@@ -33,12 +33,10 @@ class Growing:
 
     Attributes:
         report: The `tree` of the last chunk; None before it came.
-        progress: The last progress object.
     """
 
     def __init__(self) -> None:
         self.report: dict[str, Any] | None = None
-        self.progress: Mapping[str, Any] = {}
         self._paths: dict[int, _Path] = {}
 
     def take(self, chunk: Mapping[str, Any]) -> None:
@@ -46,7 +44,6 @@ class Growing:
         told = chunk.get("tree") or {}
         if "trajectories" in told:
             self.report = told
-        self.progress = told.get("progress") or self.progress
         for path in (told.get("progress") or {}).get("opened", ()):
             self._paths[path["index"]] = _Path(path["parent"], path["start"], path["is_late"])
         for choice in chunk.get("choices", ()):
@@ -54,7 +51,7 @@ class Growing:
                 self._hear(self._paths[choice["index"]], choice)
 
     def tree(self) -> dict[str, Any]:
-        """The tree so far, with `nodes`, `trajectories` and `stats`."""
+        """The tree so far, with `nodes` and `trajectories`."""
         nodes: list[dict[str, Any]] = []
         leaves = []
         for index, path in self._paths.items():

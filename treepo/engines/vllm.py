@@ -57,20 +57,12 @@ class VllmEngine:
 
     Args:
         client: A running `AsyncLLM`, or the engine client of vLLM's server.
-        stream_interval: Tokens per chunk, at most `BRANCHING_INTERVAL` on a path that may branch.
         entropies: Where exact entropies are found; without it, or once it has failed, paths
             report surprisal.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        *,
-        stream_interval: int = STREAM_INTERVAL,
-        entropies: EntropySource | None = None,
-    ) -> None:
+    def __init__(self, client: Any, *, entropies: EntropySource | None = None) -> None:
         self.client = client
-        self._stream_interval = stream_interval
         self._entropies = entropies
         self._context = Context(None, None, 0, None, None)
         self._readings = Readings(self._abort)
@@ -78,14 +70,7 @@ class VllmEngine:
         self._info = _read_info(client.vllm_config, _kind(entropies))
 
     @classmethod
-    def start(
-        cls,
-        model: str,
-        *,
-        stream_interval: int = STREAM_INTERVAL,
-        entropies: EntropySource | None = None,
-        **arguments: Any,
-    ) -> Self:
+    def start(cls, model: str, *, entropies: EntropySource | None = None, **arguments: Any) -> Self:
         """An engine of its own, ready to generate; blocks while the model is loaded.
 
         What the arguments leave open is filled in by `vllm_settings.start_client`. A script that
@@ -93,7 +78,6 @@ class VllmEngine:
 
         Args:
             model: A local folder or a name on the model hub.
-            stream_interval: As in the constructor.
             entropies: As in the constructor; by default a ring of the engine's own.
             **arguments: vLLM's `AsyncEngineArgs`.
         """
@@ -101,7 +85,7 @@ class VllmEngine:
 
         client = start_client(model, arguments)
         entropies = entropies or open_ring(client.vllm_config).ring
-        return cls(client, stream_interval=stream_interval, entropies=entropies)
+        return cls(client, entropies=entropies)
 
     def close(self) -> None:
         """End the engine that `start` started, with its processes."""
@@ -200,9 +184,7 @@ class VllmEngine:
                 row.release()
 
     def _outputs(self, request: PathRequest, row: EntropyRow | None) -> Any:
-        sampling, context, interval = request.sampling, self._context, self._stream_interval
-        if request.may_branch:
-            interval = min(interval, BRANCHING_INTERVAL)
+        sampling, context = request.sampling, self._context
         logprobs = sampling.logprobs
         is_surprisal = self._info.uncertainty is Uncertainty.SURPRISAL
         if logprobs is None and (sampling.wants_logprobs or is_surprisal):
@@ -212,7 +194,7 @@ class VllmEngine:
             to_params(
                 sampling,
                 logprobs=logprobs,
-                stream_interval=interval,
+                stream_interval=BRANCHING_INTERVAL if request.may_branch else STREAM_INTERVAL,
                 extra_args=row.extra_args if row else None,
             ),
             request.id,

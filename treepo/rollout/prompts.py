@@ -131,7 +131,6 @@ def _is_tokens(value: object) -> bool:
     )
 
 
-_TURN = ("role", "content")
 _CHAT = 'a list of messages, {"role": "...", "content": "..."} each, and not empty'
 _FORMS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "prompt": (lambda value: _is_text(value) or _is_chat(value), f"a text, or {_CHAT}"),
