@@ -35,7 +35,7 @@ from treepo.growth.reference import EntropyReference
 from treepo.local.backends import VllmBackend
 from treepo.rollout.files import RolloutWriter
 from treepo.tree import Tree
-from treepo.verdict.collect import Sampler, Study, Task
+from treepo.verdict.collect import LocalSampler, Study, Task
 from treepo.verdict.plans import INDEPENDENT, Plan
 
 COUNTS = (1, 2, 4, 8, WIDTH)
@@ -59,7 +59,7 @@ def turn(block: int) -> Sequence[Plan]:
     return PLANS[first:] + PLANS[:first]
 
 
-async def measure(sampler: Sampler, plan: Plan) -> dict[str, Any]:
+async def measure(sampler: LocalSampler, plan: Plan) -> dict[str, Any]:
     """One plan on the sampler's block of problems, all at once."""
     trees: list[Tree] = []
 
@@ -150,7 +150,7 @@ async def run(engine: Engine, tokenizer: Any, args: argparse.Namespace) -> list[
     every, reference = problems("test", BENCH_LEVEL), EntropyReference()
     for block in range(-1, args.blocks):
         asked = [await make_problem(problem) for problem in islice(every, args.in_flight)]
-        sampler = Sampler(engine, tokenizer, Study(asked, PLANS, BASE, SAMPLING), reference)
+        sampler = LocalSampler(engine, tokenizer, Study(asked, PLANS, BASE, SAMPLING), reference)
         for plan in turn(block) if block >= 0 else [p for p in PLANS if p.name == BASELINE]:
             sample = {"block": block, **await measure(sampler, plan)}
             print(f"block {block} {plan.name}: {sample['seconds']:.1f} s", flush=True)

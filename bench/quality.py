@@ -31,7 +31,7 @@ from treepo.local.backends import VllmBackend
 from treepo.rollout.files import RolloutWriter, read
 from treepo.rollout.prompts import Prompt
 from treepo.tree import Tree
-from treepo.verdict.collect import Problem, Sampler, Study, Task, known
+from treepo.verdict.collect import LocalSampler, Problem, Study, Task, known
 from treepo.verdict.outcomes import gold_key
 from treepo.verdict.plans import Plan, pool_plan, replayed_plans
 from treepo.verdict.plots import plot_accuracy, plot_branches
@@ -91,7 +91,7 @@ def fill(work: Study, model: str, path: Path, args: argparse.Namespace) -> None:
         if not missing:
             return
         with backend.engine() as engine:
-            sampler = Sampler(engine, backend.tokenizer(), work)
+            sampler = LocalSampler(engine, backend.tokenizer(), work)
             for rollout in read(path):
                 sampler.reference.observe(rollout.tree)
             limit = args.minutes * 60 if args.minutes else None
@@ -100,7 +100,7 @@ def fill(work: Study, model: str, path: Path, args: argparse.Namespace) -> None:
 
 
 async def _fill(
-    sampler: Sampler, writer: RolloutWriter, missing: list[Task], limit: float | None
+    sampler: LocalSampler, writer: RolloutWriter, missing: list[Task], limit: float | None
 ) -> None:
     started, tokens, done = time.monotonic(), 0, 0
 

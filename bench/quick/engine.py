@@ -18,7 +18,7 @@ from bench.reasoner.problems import BENCH_LEVEL, problems
 from bench.throughput.cells import BASELINE, Cell, run, summarise
 from treepo.local.backends import VllmBackend
 from treepo.rollout.files import RolloutWriter
-from treepo.verdict.collect import Sampler, Study, known
+from treepo.verdict.collect import LocalSampler, Study, known
 from treepo.verdict.verdict import make_verdict
 
 _SIDE = "tree, even"
@@ -78,7 +78,7 @@ def _quality(loop: asyncio.Runner, engine: Any, tokenizer: Any) -> Iterator[Chec
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "trees.jsonl")
         with RolloutWriter(path) as writer:
-            sampler = Sampler(engine, tokenizer, study)
+            sampler = LocalSampler(engine, tokenizer, study)
             loop.run(sampler.fill(writer, study.tasks(), lambda task, result: None, at_once=8))
         verdict = make_verdict(asked, plans, known(path, study))
     row = verdict.row(quality.TREE)

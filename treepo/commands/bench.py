@@ -31,7 +31,7 @@ from treepo.local.backends import Backend, VllmBackend
 from treepo.rollout.files import RolloutWriter, read
 from treepo.rollout.prompts import Prompt, read_prompts
 from treepo.tree import Tree
-from treepo.verdict.collect import Problem, Sampler, Study, Task, Told, known
+from treepo.verdict.collect import LocalSampler, Problem, Study, Task, Told, known
 from treepo.verdict.outcomes import gold_key
 from treepo.verdict.plots import plot_accuracy, plot_branches
 from treepo.verdict.remote import RemoteSampler
@@ -155,7 +155,7 @@ def _fill(
     assert backend is not None
     tokenizer = backend.tokenizer()
     with backend.engine() as engine:
-        sampler = Sampler(engine, tokenizer, study)
+        sampler = LocalSampler(engine, tokenizer, study)
         for rollout in read(config.output / "trees.jsonl"):
             sampler.reference.observe(rollout.tree)
         _sample(sampler, config, writer, missing)

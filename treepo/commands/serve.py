@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from treepo.local.processes import Outcome, run_contained
+from treepo.local.processes import Ended, run_contained
 from treepo_server.settings.versions import check_vllm
 
 
@@ -26,20 +26,20 @@ def run(argv: Sequence[str]) -> int:
     check_vllm()
     # -P: a folder named vllm where the user stands must not shadow the package.
     launch = [sys.executable, "-P", "-m", "treepo_server.launch.vllm_serve", *argv]
-    outcome = run_contained(launch)
+    ended = run_contained(launch)
     code = exit_code(
-        outcome,
+        ended,
         is_help=any(word in ("-h", "--help") or word.startswith("--help=") for word in argv),
     )
-    if code == 1 and outcome.code == 0:
+    if code == 1 and ended.code == 0:
         print("treepo: error: the engine died; its last words are above", file=sys.stderr)
     return code
 
 
-def exit_code(outcome: Outcome, *, is_help: bool) -> int:
+def exit_code(ended: Ended, *, is_help: bool) -> int:
     """The code for a server that ended like this."""
-    if outcome.was_asked:
+    if ended.was_asked:
         return 0
-    if outcome.code == 0 and not is_help:
+    if ended.code == 0 and not is_help:
         return 1
-    return outcome.code
+    return ended.code

@@ -20,8 +20,8 @@ _INTERRUPTED = 130
 
 def watch(module: str, config: BaseModel) -> int:
     """Runs a module with a configuration, as JSON, to its end; returns its exit code."""
-    outcome = run_contained([sys.executable, "-P", "-m", module, config.model_dump_json()])
-    return _INTERRUPTED if outcome.was_asked else outcome.code
+    ended = run_contained([sys.executable, "-P", "-m", module, config.model_dump_json()])
+    return _INTERRUPTED if ended.was_asked else ended.code
 
 
 def work(task: Callable[[], int]) -> int:

@@ -27,7 +27,7 @@ _SETTLE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Ended:
     """How a contained command ended.
 
     Attributes:
@@ -72,7 +72,7 @@ class _Relay:
 
 def run_contained(
     command: Sequence[str], *, env: Mapping[str, str] | None = None, grace_s: float = 10.0
-) -> Outcome:
+) -> Ended:
     """Runs `command` to its end, then ends everything that it started and left behind.
 
     The command gets a session of its own, so that a Ctrl-C reaches it once and through us: as
@@ -97,7 +97,7 @@ def run_contained(
     finally:
         relay.restore()
         _prctl(_SET_CHILD_SUBREAPER, 0)
-    return Outcome(code if code >= 0 else 128 - code, relay.num_asked > 0, leftovers)
+    return Ended(code if code >= 0 else 128 - code, relay.num_asked > 0, leftovers)
 
 
 def end_with_parent() -> None:

@@ -101,7 +101,7 @@ def known(path: Any, study: Study) -> dict[tuple[str, str], Tree]:
 
 
 @dataclass(slots=True)
-class Sampler:
+class LocalSampler:
     """Samples the missing trees of a study on an engine.
 
     Attributes:

@@ -8,7 +8,7 @@ import pytest
 from treepo.commands import serve
 from treepo.engines.vllm_settings import CPU_CACHE_BYTES, CPU_DEFAULTS
 from treepo.errors import UnsupportedError
-from treepo.local.processes import Outcome
+from treepo.local.processes import Ended
 from treepo_server.launch import vllm_serve
 from treepo_server.launch.plugins import plugin_names
 from treepo_server.settings import versions
@@ -115,23 +115,23 @@ def test_vllm_is_recognised_under_both_names(monkeypatch, name):
 
 
 @pytest.mark.parametrize(
-    ("outcome", "is_help", "code"),
+    ("ended", "is_help", "code"),
     [
-        (Outcome(code=0, was_asked=True), False, 0),
-        (Outcome(code=143, was_asked=True), False, 0),
-        (Outcome(code=0, was_asked=False), False, 1),
-        (Outcome(code=0, was_asked=False), True, 0),
-        (Outcome(code=2, was_asked=False), False, 2),
-        (Outcome(code=137, was_asked=False), False, 137),
+        (Ended(code=0, was_asked=True), False, 0),
+        (Ended(code=143, was_asked=True), False, 0),
+        (Ended(code=0, was_asked=False), False, 1),
+        (Ended(code=0, was_asked=False), True, 0),
+        (Ended(code=2, was_asked=False), False, 2),
+        (Ended(code=137, was_asked=False), False, 137),
     ],
 )
-def test_a_server_that_ends_unasked_is_a_failure(outcome, is_help, code):
-    assert serve.exit_code(outcome, is_help=is_help) == code
+def test_a_server_that_ends_unasked_is_a_failure(ended, is_help, code):
+    assert serve.exit_code(ended, is_help=is_help) == code
 
 
 def test_a_dead_engine_is_named_on_stderr(monkeypatch, capsys):
     monkeypatch.setattr(serve, "check_vllm", lambda: None)
-    monkeypatch.setattr(serve, "run_contained", lambda command: Outcome(code=0, was_asked=False))
+    monkeypatch.setattr(serve, "run_contained", lambda command: Ended(code=0, was_asked=False))
     assert serve.run(["some/model"]) == 1
     assert "the engine died" in capsys.readouterr().err
 
@@ -141,7 +141,7 @@ def test_the_users_flags_reach_vllm_untouched(monkeypatch):
 
     def run_contained(command):
         seen.extend(command)
-        return Outcome(code=0, was_asked=True)
+        return Ended(code=0, was_asked=True)
 
     monkeypatch.setattr(serve, "check_vllm", lambda: None)
     monkeypatch.setattr(serve, "run_contained", run_contained)
