@@ -130,7 +130,8 @@ def _golds(answers: str, prompts: Sequence[Prompt]) -> list[object]:
     if file.is_file():
         lines: list[object] = [line for line in file.read_text().splitlines() if line.strip()]
         if len(lines) < len(prompts):
-            raise ConfigError(f"{answers}: {len(lines)} answers for {len(prompts)} prompts")
+            counts = f"{len(lines)} answers for {len(prompts)} prompts"
+            raise ConfigError(f"{answers}: {counts}; add the others, or take fewer with `--limit`")
         return lines[: len(prompts)]
     for prompt in prompts:
         if prompt.columns.get(answers) is None:

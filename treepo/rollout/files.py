@@ -134,7 +134,8 @@ class RolloutWriter:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.close()
-            raise self._error("another process is writing to this file") from None
+            reason = "another process is writing to this file: wait for it, or name another file"
+            raise self._error(f"{reason} with `-o`") from None
         return stream
 
     def _load(self) -> None:

@@ -139,7 +139,8 @@ def decode_values(record: Any) -> Rollout:
         raise ValueError(f"no rollout record: it has no `{_VERSION_KEY}`")
     version = record.pop(_VERSION_KEY)
     if version != VERSION:
-        raise ValueError(f"rollout version {version!r}; this treepo reads {VERSION}")
+        remedy = "use the one that wrote it, or sample anew"
+        raise ValueError(f"rollout version {version!r}; this treepo reads {VERSION}: {remedy}")
     _number_nodes(record)
     try:
         rollout = _ROLLOUT.validate_python(record)

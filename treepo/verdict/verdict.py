@@ -101,7 +101,7 @@ def make_verdict(problems: Sequence[Problem], plans: Sequence[Plan], trees: Tree
     pools = {p.name: trees[POOL, p.name] for p in whole if trees[POOL, p.name].trajectories}
     whole = [p for p in whole if p.name in pools]
     if not whole:
-        raise ConfigError("no problem has a tree of every plan yet; sample more")
+        raise ConfigError("no problem has a tree of every plan yet; run `treepo bench` again")
     curve = curve_of(pools, {p.name: p.gold for p in whole})
     rows = [_row(plan, whole, trees, curve) for plan in plans]
     return Verdict([p.name for p in whole], curve, rows)

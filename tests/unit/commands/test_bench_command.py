@@ -133,6 +133,13 @@ def test_an_answer_that_cannot_be_read_is_named_with_its_prompt(prompts: Path) -
         bench(prompts, DigitBackend(), "--answers", str(file))
 
 
+def test_too_few_answers_are_counted_with_a_remedy(prompts: Path) -> None:
+    file = prompts.parent / "gold.txt"
+    file.write_text("3\n" * 4)
+    with pytest.raises(ConfigError, match=r"4 answers for 5 prompts; .* `--limit`"):
+        bench(prompts, DigitBackend(), "--answers", str(file))
+
+
 def test_the_baseline_runs_to_its_end_whatever_ends_the_trees(prompts: Path) -> None:
     ends = {"max_depth": 1, "start": 2, "until": "settled", "max_total_tokens": 9, "vote": "none"}
     bench(prompts, DigitBackend(), "--tree", json.dumps(ends), "--tree", "segment_tokens=16")

@@ -222,7 +222,7 @@ NODE = ("tree", "nodes", 0)
     [
         (b"\n", "no JSON: EOF while parsing a value"),
         (encode(small())[:40] + b"\n", "no JSON: EOF while parsing a string at column 40"),
-        (spoiled(VERSION + 1, "rollout"), "rollout version 2; this treepo reads 1"),
+        (spoiled(VERSION + 1, "rollout"), "rollout version 2; this treepo reads 1: use the one"),
         (b'{"prompt": "Hi"}\n', "no rollout record"),
         (b"[1]\n", "no rollout record"),
         (spoiled([1, "one"], *NODE, "token_ids"), "`tree.nodes.0.token_ids.1`"),
@@ -258,7 +258,7 @@ def test_a_missing_file_is_an_error_for_readers(tmp_path: Path) -> None:
 
 def test_a_file_has_one_writer_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "trees.jsonl"
-    with RolloutWriter(path), pytest.raises(RolloutFileError, match="another process is writing"):
+    with RolloutWriter(path), pytest.raises(RolloutFileError, match="wait for it, or name another"):
         RolloutWriter(path)
     RolloutWriter(path).close()
 

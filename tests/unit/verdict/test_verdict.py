@@ -65,5 +65,5 @@ def test_independent_sampling_is_no_better_than_itself() -> None:
 
 
 def test_without_a_whole_problem_there_is_no_verdict() -> None:
-    with pytest.raises(ConfigError, match="sample more"):
+    with pytest.raises(ConfigError, match="run `treepo bench` again"):
         make_verdict([Problem("0", Prompt("", "", {}), "1")], [pool_plan(4)], {})
