@@ -1,8 +1,8 @@
 """`treepo sample PROMPTS -o TREES`: a tree for every prompt of a file, on an engine of its own.
 
 Prompts that already have a tree in the output are passed over, so that a run that was stopped
-goes on where it was. It joins `prompts.py`, `batch.py` and `rollout.py`; its options stand in
-`sample_config.py`.
+goes on where it was. It joins the prompts, the batch and the files of `treepo.rollout`; its options
+stand in `sample_config.py`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A line is complete or it is not there: a writer that was killed leaves at most a torn last line,
 which the next writer cuts off and a reader leaves out with a warning. What a line holds is for
-`rollout_record.py`, which prompts still lack a tree for whoever compares `RolloutWriter.keys`.
+`record.py`, which prompts still lack a tree for whoever compares `RolloutWriter.keys`.
 """
 
 from __future__ import annotations

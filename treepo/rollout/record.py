@@ -1,7 +1,7 @@
 """One line of a rollout file: a sampled tree with what belongs to it, to JSON and back.
 
 It checks that what it reads is a whole and consistent tree, so that nobody behind it has to. It
-knows neither files (`rollout.py`) nor what columns and rewards mean. A new field of `Tree` needs
+knows neither files (`files.py`) nor what columns and rewards mean. A new field of `Tree` needs
 no line here as long as it has a default, and readers leave out fields they do not know; a change
 that old readers must not overlook raises `VERSION`.
 """
