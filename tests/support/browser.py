@@ -62,6 +62,20 @@ class Tab:
         self.page.set_input_files("#file", [file])
         self.page.wait_for_selector('#stage[aria-busy="false"]')
 
+    def until(self, expression: str) -> None:
+        """Wait until an expression is true, without the `eval` that the page's policy refuses."""
+        self.page.evaluate(
+            f"""new Promise((resolve, reject) => {{
+                const isLate = AbortSignal.timeout(20_000);
+                const look = () => {{
+                    if ({expression}) resolve();
+                    else if (isLate.aborted) reject(new Error("never true"));
+                    else requestAnimationFrame(look);
+                }};
+                look();
+            }})"""
+        )
+
     def barriers(self) -> list[str]:
         """What axe-core finds that keeps people out: the rule, and where; skipped without it."""
         if not AXE.exists():

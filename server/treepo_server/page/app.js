@@ -108,8 +108,8 @@ const KEYS = {
   "-": () => view.viewport.zoom(1 / 1.5),
   0: () => view.viewport.reset(),
   Escape: () => { select(null); view.picked = null; byId("search").value = ""; search(); },
-  Home: () => select(ends()[0]),
-  End: () => select(ends().at(-1)),
+  Home: () => select(ends()[0] ?? null),
+  End: () => select(ends().at(-1) ?? null),
   Enter: () => { select(view.selected ?? view.layout.roots[0]); byId("path").focus(); },
 };
 

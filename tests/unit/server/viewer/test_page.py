@@ -5,10 +5,8 @@ import json
 import pytest
 
 from tests.support import saved
-from tests.support.browser import Tab, chromium
 from treepo.rollout.record import Rollout, encode
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
-from treepo_server import viewer
 
 HOSTILE = [
     "<img src=x onerror='window.hacked=1'>",
@@ -17,42 +15,6 @@ HOSTILE = [
     "x" * 200_000,
     "<b>bold</b>&lt;javascript:alert(1)",
 ]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("viewer") / "treepo.html"
-    path.write_text(viewer.document(), encoding="utf-8")
-    return path.as_uri()
-
-
-@pytest.fixture
-def make_tab(browser, file):
-    contexts = []
-
-    def make(**options):
-        contexts.append(browser.new_context(**options))
-        tab = Tab(contexts[-1].new_page())
-        tab.page.goto(file)
-        return tab
-
-    yield make
-    for context in contexts:
-        context.close()
-
-
-@pytest.fixture
-def tab(make_tab, file):
-    opened = make_tab(viewport={"width": 1600, "height": 1000})
-    yield opened
-    assert opened.errors == []
-    assert set(opened.requested) == {file}
 
 
 def votes(tab):

@@ -1,0 +1,21 @@
+"""A tree while it grows in the page: what is selected, said and shown meanwhile, and afterwards."""
+
+import pytest
+
+from tests.support.played_stream import PlayedStream, opened, said
+
+
+@pytest.fixture
+def stream(tab):
+    return PlayedStream(tab)
+
+
+def test_the_first_and_last_answer_are_nowhere_before_a_path_has_ended(tab, stream):
+    stream.ask()
+    stream.tell(said(0, "To multiply, "), opened=[opened(0)])
+    tab.page.focus("#canvas")
+    for key in ("Home", "End"):
+        tab.page.keyboard.press(key)
+        assert tab.page.evaluate("view.selected") is None
+    tab.page.keyboard.press("ArrowRight")
+    assert tab.page.evaluate("view.selected") == 0
