@@ -47,6 +47,7 @@ function requested(model) {
 }
 
 async function grow() {
+  if (growing) return; // Ctrl+Enter does not ask whether the button is enabled
   growing = new AbortController();
   byId("send").disabled = true;
   byId("stop").disabled = false;

@@ -19,3 +19,13 @@ def test_the_first_and_last_answer_are_nowhere_before_a_path_has_ended(tab, stre
         assert tab.page.evaluate("view.selected") is None
     tab.page.keyboard.press("ArrowRight")
     assert tab.page.evaluate("view.selected") == 0
+
+
+def test_one_tree_grows_at_a_time(tab, stream):
+    stream.ask()
+    tab.page.press("#question", "Control+Enter")
+    stream.tell(said(0, "To multiply, "), opened=[opened(0)])
+    assert tab.page.evaluate("asked") == 1
+    tab.page.click("#stop")
+    tab.until("growing === null")
+    assert "Stopped" in tab.text("#status")
