@@ -10,16 +10,18 @@ function serverUrl() {
   return byId("server").value.replace(/\/+$/, "").replace(/\/v1$/, "");
 }
 
-async function askedModel() {
+async function fillModels() {
   const response = await fetch(`${serverUrl()}/v1/models`, { credentials: "omit", headers: headersFor(byId("key").value) });
   if (!response.ok) throw await failure(response);
   const models = list((await response.json()).data).map((model) => text(model.id));
   byId("model").replaceChildren(...models.map((name) => el("option", { value: name }, name)));
-  return models;
 }
 
 async function loadModels() {
-  try { await askedModel(); } catch (error) { refused(error); }
+  try {
+    await fillModels();
+    if (!growing) say(""); // of a key or an address that was wrong
+  } catch (error) { refused(error); }
 }
 
 function refused(error) {
@@ -53,7 +55,7 @@ async function grow() {
   byId("stop").disabled = false;
   setBusy(true);
   try {
-    if (!byId("model").value) await askedModel();
+    if (!byId("model").value) await fillModels();
     const body = requested(byId("model").value);
     remember("treepo-key", byId("key").value);
     say("Growing…");

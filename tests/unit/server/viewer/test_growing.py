@@ -29,3 +29,15 @@ def test_one_tree_grows_at_a_time(tab, stream):
     tab.page.click("#stop")
     tab.until("growing === null")
     assert "Stopped" in tab.text("#status")
+
+
+def test_the_right_key_takes_back_what_was_said_of_the_wrong_one(tab, stream):
+    tab.page.evaluate("key = 'secret'")
+    tab.page.fill("#key", "wrong")
+    tab.page.press("#key", "Tab")
+    tab.page.wait_for_selector("#status.wrong")
+    tab.page.fill("#key", "secret")
+    tab.page.press("#key", "Tab")
+    tab.page.wait_for_selector("#status:not(.wrong)", state="attached")
+    assert tab.text("#status") == ""
+    assert tab.page.input_value("#model") == "tiny"
