@@ -62,6 +62,14 @@ class Tab:
         self.page.set_input_files("#file", [file])
         self.page.wait_for_selector('#stage[aria-busy="false"]')
 
+    def drop(self, path: Path) -> None:
+        """Drop a file or a folder on the page, as the desktop would."""
+        devtools = self.page.context.new_cdp_session(self.page)
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            event = {"type": kind, "x": 400, "y": 400, "data": data}
+            devtools.send("Input.dispatchDragEvent", event)
+
     def until(self, expression: str) -> None:
         """Wait until an expression is true, without the `eval` that the page's policy refuses."""
         self.page.evaluate(

@@ -152,9 +152,10 @@ function pick(entry) {
   showTrees(store.memory, current, pick);
 }
 
+/** Opens the trees of a text or of the promise of one, which a dropped folder breaks. */
 async function openText(text, name) {
   try {
-    const trees = readTrees(text, name);
+    const trees = readTrees(await text, name);
     for (const tree of trees.slice(0, KEPT_TREES).reverse()) await store.add(tree);
     pick(store.memory[0]);
     say(`${name}: ${trees.length === 1 ? "one tree" : `${trees.length} trees`}${trees.length > KEPT_TREES ? `, the first ${KEPT_TREES} kept` : ""}`);
@@ -170,14 +171,17 @@ function say(sentence, isWrong = false) {
 
 async function openFiles(files) {
   setBusy(true);
-  for (const file of files) await openText(await file.text(), file.name);
+  for (const file of files) await openText(file.text(), file.name);
   setBusy(false);
 }
 
 function setBusy(isBusy) { byId("stage").setAttribute("aria-busy", String(isBusy)); }
 
 byId("open").addEventListener("click", () => byId("file").click());
-byId("file").addEventListener("change", (event) => openFiles([...event.target.files]));
+byId("file").addEventListener("change", (event) => {
+  openFiles([...event.target.files]);
+  event.target.value = ""; // or the same file, chosen again, would be no change
+});
 byId("forget").addEventListener("click", async () => { await store.forget(); pick(null); });
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => { event.preventDefault(); document.body.classList.add("dropping"); });

@@ -177,6 +177,19 @@ def test_a_file_that_holds_no_tree_is_refused_in_words(tab, content, reason):
     assert len(votes(tab)) == 2
 
 
+def test_a_folder_that_is_dropped_is_refused_in_words(tab, tmp_path):
+    tab.drop(tmp_path)
+    tab.page.wait_for_selector("#status.wrong")
+    assert tab.text("#status") != ""
+    assert tab.page.get_attribute("#stage", "aria-busy") == "false"
+
+
+def test_a_file_can_be_chosen_again(tab):
+    for _ in range(2):
+        tab.open("saved.json", saved.response())
+        assert tab.page.evaluate("byId('file').value") == ""
+
+
 def test_without_segments_the_trajectories_are_shown(tab):
     tree = saved.report()
     del tree["nodes"]
