@@ -71,8 +71,11 @@ class LiveTree {
   told(progress, seconds) {
     this.progress = progress;
     this.samples.push([seconds, count(progress.live_paths), count(progress.finished)]);
-    for (const { index, parent, start } of list(progress.opened)) {
-      this.paths.set(index, { index, parent: parent ?? null, start: count(start), length: 0, pieces: [], finish: null, answer: null });
+    for (const { index, parent, start, is_late } of list(progress.opened)) {
+      this.paths.set(index, {
+        index, parent: parent ?? null, start: count(start), isLate: is_late === true,
+        length: 0, pieces: [], finish: null, answer: null,
+      });
     }
   }
 
@@ -121,7 +124,7 @@ class LiveTree {
       const own = path.pieces.filter((piece) => piece.from >= start && piece.from < end);
       node = {
         id: nodes.length, parent, path: path.index, start, tokens: end - start, mass: 1 / Math.max(1, this.paths.size),
-        isLate: false, finish: end === path.length ? path.finish : null, entropy: null, entropies: [],
+        isLate: path.isLate, finish: end === path.length ? path.finish : null, entropy: null, entropies: [],
         text: own.map((piece) => piece.text).join(""),
       };
       nodes.push(node);

@@ -41,3 +41,11 @@ def test_the_right_key_takes_back_what_was_said_of_the_wrong_one(tab, stream):
     tab.page.wait_for_selector("#status:not(.wrong)", state="attached")
     assert tab.text("#status") == ""
     assert tab.page.input_value("#model") == "tiny"
+
+
+def test_a_path_that_is_opened_late_is_dashed_at_once(tab, stream):
+    stream.ask()
+    late = opened(1, is_late=True)
+    stream.tell(said(0, "To multiply, "), said(1, "Well, "), opened=[opened(0), late])
+    assert tab.page.evaluate("view.tree.nodes.map(node => node.isLate)") == [False, True]
+    assert "opened late" in tab.text("#legend")
