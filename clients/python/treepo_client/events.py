@@ -25,11 +25,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A path begins to stream; its first `start` tokens are those of path `parent`."""
+    """A path begins to stream; its first `start` tokens are those of path `parent`.
+
+    One that `is_late` was opened knowing what stands behind its fork, so its weight is not exact.
+    """
 
     index: int
     parent: int | None
     start: int
+    is_late: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +81,5 @@ def events_of(chunk: ChatCompletionChunk) -> Iterator[Event]:
 
 def _progress(told: dict[str, Any]) -> Iterator[Event]:
     for path in told.get("opened", ()):
-        yield Opened(path["index"], path["parent"], path["start"])
+        yield Opened(path["index"], path["parent"], path["start"], path["is_late"])
     yield Progress(told["live_paths"], told["finished"], told["generated_tokens"])

@@ -46,7 +46,7 @@ CHUNKS = [
                 "live_paths": 2,
                 "finished": 0,
                 "generated_tokens": 9,
-                "opened": [{"index": 1, "parent": 0, "start": 4, "is_late": False}],
+                "opened": [{"index": 1, "parent": 0, "start": 4, "is_late": True}],
             },
         }
     ),
@@ -142,7 +142,7 @@ def test_a_stream_becomes_events():
     assert (wire.asked[0]["n"], wire.asked[0]["stream"]) == (3, True)
     assert events[:-1] == [
         Progress(1, 0, 0),
-        Opened(1, 0, 4),
+        Opened(1, 0, 4, is_late=True),
         Progress(2, 0, 9),
         Text(1, "so"),
         Ended(1, "answer", "408"),
