@@ -6,7 +6,7 @@ retries, keys and errors stay the SDK's.
 """
 
 from treepo_client.client import Answer, AsyncTrees, NoTreeError, Trees
-from treepo_client.events import Done, Ended, Event, Opened, Progress, Text
+from treepo_client.events import Done, Ended, Event, Opened, Progress, Reasoning, Text
 from treepo_client.options import TreeOptions
 from treepo_client.report import ChoiceTree, Node, Trajectory, Tree, Vote
 
@@ -21,6 +21,7 @@ __all__ = [
     "Node",
     "Opened",
     "Progress",
+    "Reasoning",
     "Text",
     "Trajectory",
     "Tree",

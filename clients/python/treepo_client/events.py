@@ -37,6 +37,14 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Reasoning:
+    """More of what a path thinks before its text, where the server keeps the two apart."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """More text of a path; a forked path begins with the text that it inherits."""
 
@@ -60,7 +68,7 @@ class Done:
     tree: Tree
 
 
-Event = Progress | Opened | Text | Ended | Done
+Event = Progress | Opened | Reasoning | Text | Ended | Done
 
 
 def events_of(chunk: ChatCompletionChunk) -> Iterator[Event]:
@@ -69,6 +77,8 @@ def events_of(chunk: ChatCompletionChunk) -> Iterator[Event]:
     if "progress" in told:
         yield from _progress(told["progress"])
     for choice in chunk.choices:
+        if reasoning := getattr(choice.delta, "reasoning", None):
+            yield Reasoning(choice.index, reasoning)
         if choice.delta.content:
             yield Text(choice.index, choice.delta.content)
         if choice.finish_reason:

@@ -18,6 +18,7 @@ from treepo_client import (
     NoTreeError,
     Opened,
     Progress,
+    Reasoning,
     Text,
     TreeOptions,
     Trees,
@@ -37,6 +38,10 @@ def delta(index, text, **fields):
     return chunk(choices=[{"index": index, "delta": {"content": text}, **fields}])
 
 
+def thought(index, text):
+    return chunk(choices=[{"index": index, "delta": {"reasoning": text}}])
+
+
 CHUNKS = [
     chunk(tree={"id": "t", "progress": {"live_paths": 1, "finished": 0, "generated_tokens": 0}}),
     chunk(
@@ -50,6 +55,7 @@ CHUNKS = [
             },
         }
     ),
+    thought(1, "6 * 70 less 12"),
     delta(1, "so"),
     delta(1, "", finish_reason="stop", tree={"finish": "answer", "answer": "408"}),
     chunk(tree=saved.report(winner=1)),
@@ -144,6 +150,7 @@ def test_a_stream_becomes_events():
         Progress(1, 0, 0),
         Opened(1, 0, 4, is_late=True),
         Progress(2, 0, 9),
+        Reasoning(1, "6 * 70 less 12"),
         Text(1, "so"),
         Ended(1, "answer", "408"),
     ]
