@@ -70,7 +70,7 @@ class LiveTree {
 
   told(progress, seconds) {
     this.progress = progress;
-    this.samples.push([seconds, count(progress.live_paths), count(progress.finished)]);
+    this.samples.push([seconds, count(progress.live_paths)]);
     for (const { index, parent, start, is_late } of list(progress.opened)) {
       this.paths.set(index, {
         index, parent: parent ?? null, start: count(start), isLate: is_late === true,
