@@ -25,10 +25,12 @@ function paint() {
 }
 
 function show(tree, { isSame = false } = {}) {
+  const before = view.tree;
   view.tree = tree;
   view.layout = layOut(tree ?? { nodes: [], leaves: [], leafOf: new Map() });
   view.viewport.show(view.layout);
-  if (!isSame) {
+  if (isSame) reselect(before);
+  else {
     view.viewport.reset();
     Object.assign(view, { selected: null, reading: null, picked: null });
     byId("search").value = "";
@@ -42,17 +44,28 @@ function show(tree, { isSame = false } = {}) {
   search();
 }
 
+/** Finds the selection in a tree that has grown since `before`: its segments have other numbers now. */
+function reselect(before) {
+  if (view.selected === null) return;
+  const { path, start } = before.nodes[view.selected];
+  const read = view.reading && before.nodes[view.reading.leaf].path;
+  view.selected = view.tree.nodes.findIndex((node) => node.path === path && node.start === start);
+  view.reading = view.tree.leaves.find((leaf) => view.tree.nodes[leaf.leaf].path === read) ?? null;
+  view.reading = readingOf(view.selected); // which may have ended meanwhile
+}
+
 function search() {
   const { tree, layout } = view;
   const wanted = byId("search").value.trim().toLowerCase();
   view.found = null;
-  byId("found").textContent = "";
+  let said = "";
   if (tree && (wanted || view.picked !== null)) {
     const hits = tree.leaves.filter((leaf) => (view.picked !== null ? leaf.key === view.picked
       : (leaf.answer ?? "").toLowerCase().includes(wanted)));
     view.found = new Set(hits.flatMap((leaf) => lineage(tree, leaf.leaf).map((node) => node.id)));
-    byId("found").textContent = `${hits.length} of ${tree.leaves.length} paths`;
+    said = `${hits.length} of ${tree.leaves.length} paths`;
   }
+  refill(byId("found"), said);
   showVotes(tree, view.picked, pickAnswer);
   showPath(view, colours, select);
   if (layout) paint();
@@ -62,7 +75,6 @@ function pickAnswer(key) {
   view.picked = view.picked === key ? null : key;
   byId("search").value = "";
   search();
-  byId("votes").querySelector('[aria-pressed="true"]')?.focus();
 }
 
 function select(id, leaf = null) {
@@ -74,6 +86,7 @@ function select(id, leaf = null) {
     byId("spoken").textContent = `${segmentFacts(view.tree, node)}. ${(node.text ?? "").slice(0, 200)}`;
   }
   showPath(view, colours, select);
+  scrollPath();
   paint();
 }
 
@@ -149,6 +162,7 @@ function pick(entry) {
   const winner = view.tree?.leaves.find((leaf) => leaf.key !== null && leaf.key === view.tree.winnerKey);
   if (winner) Object.assign(view, { selected: winner.leaf, reading: winner });
   showPath(view, colours, select);
+  scrollPath();
   showTrees(store.memory, current, pick);
 }
 

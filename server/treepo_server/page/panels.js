@@ -11,6 +11,18 @@ function el(tag, properties = {}, ...children) {
 
 function byId(id) { return document.getElementById(id); }
 
+/** Gives an element new children, unless they look like those it has: ten times a second, while a
+    tree grows. What had the focus gets it back; it is told by its `data-key`. */
+function refill(element, ...children) {
+  const wanted = element.cloneNode(false);
+  wanted.append(...children);
+  if (wanted.isEqualNode(element)) return;
+  const focused = element.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  element.replaceChildren(...wanted.childNodes);
+  const again = [...element.querySelectorAll("[data-key]")].find(({ dataset }) => dataset.key === focused);
+  again?.focus({ preventScroll: true });
+}
+
 /** The answer and what it is worth. */
 function showHead(tree) {
   byId("headline").textContent = tree ? headlineOf(tree) : "";
@@ -43,10 +55,11 @@ function figuresOf(tree) {
 
 /** The table of answers; `onPick(key)` is called for a click on one. */
 function showVotes(tree, picked, onPick) {
-  if (!tree?.votes.length) return byId("votes").replaceChildren(el("p", { className: "hint" }, tree ? "No path has answered." : ""));
+  if (!tree?.votes.length) return refill(byId("votes"), el("p", { className: "hint" }, tree ? "No path has answered." : ""));
   const most = Math.max(...tree.votes.map((vote) => vote.share), 1e-9);
   const rows = tree.votes.map((vote) => {
     const button = el("button", { type: "button", title: vote.answer.slice(0, 400) }, vote.answer.slice(0, 400) || "(empty)");
+    button.dataset.key = vote.key;
     button.setAttribute("aria-pressed", String(vote.key === picked));
     button.addEventListener("click", () => onPick(vote.key));
     const bar = el("span", { className: "bar" });
@@ -57,7 +70,7 @@ function showVotes(tree, picked, onPick) {
   });
   const head = ["answer", "paths", "share"].map((name) =>
     el("th", { scope: "col", className: name === "answer" ? "" : "count" }, name));
-  return byId("votes").replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, ...head, el("td"))), el("tbody", {}, ...rows)));
+  return refill(byId("votes"), el("table", {}, el("thead", {}, el("tr", {}, ...head, el("td"))), el("tbody", {}, ...rows)));
 }
 
 /** The whole text from the prompt to a leaf, segment by segment. */
@@ -66,24 +79,27 @@ function showPath(view, colours, onSegment) {
   byId("path-steps").hidden = !tree?.leaves.length;
   if (!tree || selected === null) {
     byId("path-head").textContent = "Click a segment to read its path.";
-    return byId("path").replaceChildren();
+    return refill(byId("path"));
   }
   const nodes = lineage(tree, reading?.leaf ?? selected);
   byId("path-head").textContent = pathHead(tree, reading, nodes);
   const hasTexts = nodes.some((node) => node.text !== null);
-  if (!hasTexts) return byId("path").replaceChildren(reading?.text ?? "This file holds no texts.");
+  if (!hasTexts) return refill(byId("path"), reading?.text ?? "This file holds no texts.");
   const spans = nodes.map((node) => {
     const span = el("span", { title: segmentFacts(tree, node) }, node.text ?? "");
     span.style.setProperty("--tone", entropyColour(colours, node.entropy, layout.scale));
+    span.dataset.key = node.id;
     if (node.id === selected) span.className = "here";
     span.addEventListener("click", () => onSegment(node.id));
     return span;
   });
-  byId("path").replaceChildren(...spans);
-  // Within its own box: the page itself stays where it is.
+  return refill(byId("path"), ...spans);
+}
+
+/** Brings the selected segment into sight, within its own box: the page itself stays where it is. */
+function scrollPath() {
   const here = byId("path").querySelector(".here");
   byId("path").scrollTop = here ? here.offsetTop - byId("path").offsetTop - 40 : 0;
-  return undefined;
 }
 
 function pathHead(tree, leaf, nodes) {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.played_stream import PlayedStream, opened, said
+from tests.support.played_stream import PlayedStream, ended, opened, said
 
 
 @pytest.fixture
@@ -49,3 +49,43 @@ def test_a_path_that_is_opened_late_is_dashed_at_once(tab, stream):
     stream.tell(said(0, "To multiply, "), said(1, "Well, "), opened=[opened(0), late])
     assert tab.page.evaluate("view.tree.nodes.map(node => node.isLate)") == [False, True]
     assert "opened late" in tab.text("#legend")
+
+
+def test_the_selection_stays_with_its_segment_where_an_earlier_path_forks(tab, stream):
+    stream.ask()
+    both = [opened(0), opened(1)]
+    stream.tell(said(0, "To multiply, "), said(1, "Well, 408."), ended(1, "408"), opened=both)
+    tab.page.click("#canvas", position=tab.point(1))
+    inherited = said(2, "To mul", num_tokens=5)
+    stream.tell(said(0, "split 24."), inherited, said(2, "guess"), opened=[opened(2, 0, 5)])
+    assert tab.page.evaluate("view.tree.nodes.map(node => node.path)") == [0, 0, 1, 2]
+    assert tab.page.evaluate("view.selected") == 2
+    assert tab.text("#path .here") == "Well, 408."
+    assert tab.text("#path-head").startswith("1 of 1: answer \u2068408\u2069")
+
+
+def test_a_path_that_is_read_while_it_grows_is_read_to_its_answer(tab, stream):
+    stream.ask()
+    stream.tell(said(0, "Well, "), opened=[opened(0)])
+    tab.page.click("#canvas", position=tab.point(0))
+    assert tab.text("#path-head").startswith("Not completed (growing)")
+    stream.tell(said(0, "408."), ended(0, "408"))
+    assert tab.text("#path") == "Well, 408."
+    assert tab.text("#path-head").startswith("1 of 1: answer \u2068408\u2069")
+
+
+def test_the_place_in_a_text_and_the_focus_stay_while_a_tree_grows(tab, stream):
+    stream.ask()
+    both = [opened(0), opened(1)]
+    stream.tell(said(0, "word " * 4000), said(1, "Well, 398."), ended(1, "398"), opened=both)
+    tab.page.click("#canvas", position=tab.point(0))
+    tab.page.evaluate("byId('path').scrollTop = 300")
+    tab.page.focus("#votes button")
+    tab.page.evaluate("window.focused = document.activeElement")
+    stream.tell(said(0, "So 408."))
+    assert tab.page.evaluate("document.activeElement === focused")
+    stream.tell(ended(0, "408"))
+    assert tab.page.locator("#votes button").all_inner_texts() == ["408", "398"]
+    assert tab.page.evaluate("document.activeElement.textContent") == "398"
+    assert tab.page.evaluate("byId('path').scrollTop") == 300
+    assert tab.text("#path").endswith("word So 408.")
