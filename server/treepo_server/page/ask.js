@@ -2,6 +2,8 @@
 /* The form: which server and model, what is asked, and the tree while it grows. The key is sent to
    that server and kept by this tab. Showing is app.js's. */
 
+const SAID_EVERY_MS = 3000; // a screen reader speaks each sentence to its end
+
 let growing = null;
 const isServed = location.protocol.startsWith("http");
 
@@ -68,7 +70,7 @@ async function grow() {
     clearTimeout(pending);
     pending = null;
     await keep(tree);
-    say("");
+    say(headlineOf(tree));
   } catch (error) {
     if (error.name === "AbortError") say("Stopped: the server has ended this tree.");
     else refused(error);
@@ -81,15 +83,22 @@ async function grow() {
 }
 
 let pending = null;
+let saidAt = -Infinity;
 
-/** Lays out a growing tree at most ten times a second. */
+/** Lays out a growing tree at most ten times a second, and says how far it is every few seconds. */
 function showLive(live) {
-  const { progress } = live;
-  if (progress) say(`Growing: ${progress.live_paths} live, ${progress.finished} finished, ${progress.generated_tokens} tokens`);
   pending ??= setTimeout(() => {
     pending = null;
-    if (growing) show(live.tree(), { isSame: view.tree?.id === "live" });
+    if (!growing) return;
+    show(live.tree(), { isSame: view.tree?.id === "live" });
+    sayProgress(live.progress);
   }, 100);
+}
+
+function sayProgress(progress) {
+  if (!progress || performance.now() - saidAt < SAID_EVERY_MS) return;
+  saidAt = performance.now();
+  say(`Growing: ${progress.live_paths} live, ${progress.finished} finished, ${progress.generated_tokens} tokens`);
 }
 
 byId("ask").addEventListener("submit", (event) => { event.preventDefault(); grow(); });

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support import saved
 from tests.support.played_stream import PlayedStream, ended, opened, said
 
 
@@ -89,3 +90,22 @@ def test_the_place_in_a_text_and_the_focus_stay_while_a_tree_grows(tab, stream):
     assert tab.page.evaluate("document.activeElement.textContent") == "398"
     assert tab.page.evaluate("byId('path').scrollTop") == 300
     assert tab.text("#path").endswith("word So 408.")
+
+
+def test_progress_is_said_now_and_then_and_the_answer_at_the_end(tab, stream):
+    tab.page.evaluate(
+        """() => {
+            window.sentences = [];
+            const note = () => sentences.push(byId("status").textContent);
+            new MutationObserver(note).observe(byId("status"), { childList: true });
+        }"""
+    )
+    stream.ask()
+    stream.tell(opened=[opened(0)])
+    for _ in range(10):
+        stream.tell(said(0, "hm "))
+    stream.finish(saved.report())
+    sentences = tab.page.evaluate("sentences")
+    assert sentences[:2] == ["Growing…", "Growing: 1 live, 0 finished, 9 tokens"]
+    assert sentences[-1] == "Answer: \u2068408\u2069"
+    assert len(sentences) < 10
