@@ -8,7 +8,7 @@ const view = {
 const store = new Store();
 const canvas = byId("canvas");
 let colours = null;
-let current = null;
+let current = null; // the entry that is shown; null for the tree that grows, or none
 let isPainting = false;
 
 /* ---- showing ---- */
@@ -29,7 +29,7 @@ function show(tree, { isSame = false } = {}) {
   view.tree = tree;
   view.layout = layOut(tree ?? { nodes: [], leaves: [], leafOf: new Map() });
   view.viewport.show(view.layout);
-  if (isSame) reselect(before);
+  if (isSame && tree) reselect(before);
   else {
     view.viewport.reset();
     Object.assign(view, { selected: null, reading: null, picked: null });
@@ -151,20 +151,17 @@ byId("path").tabIndex = 0;
 
 /* ---- trees that are opened ---- */
 
-async function keep(tree) {
-  const entry = await store.add(tree);
-  pick(entry);
-}
-
 function pick(entry) {
   current = entry;
-  show(entry ? complete(entry.tree) : null);
+  show(entry ? complete(entry.tree) : growing?.tree() ?? null);
   const winner = view.tree?.leaves.find((leaf) => leaf.key !== null && leaf.key === view.tree.winnerKey);
   if (winner) Object.assign(view, { selected: winner.leaf, reading: winner });
   showPath(view, colours, select);
   scrollPath();
-  showTrees(store.memory, current, pick);
+  listTrees();
 }
+
+function listTrees() { showTrees(store.memory, growing, current, pick); }
 
 /** Opens the trees of a text or of the promise of one, which a dropped folder breaks. */
 async function openText(text, name) {
@@ -242,5 +239,5 @@ byId("key-row").hidden = isServed && !byId("key").value;
 if (window.innerWidth <= 720) byId("asking").open = isServed;
 setTheme();
 show(null);
-store.open().then(() => showTrees(store.memory, current, pick));
+store.open().then(listTrees);
 if (isServed) loadModels();

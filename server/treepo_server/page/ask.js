@@ -4,7 +4,7 @@
 
 const SAID_EVERY_MS = 3000; // a screen reader speaks each sentence to its end
 
-let growing = null;
+let growing = null; // the LiveTree, while there is one
 const isServed = location.protocol.startsWith("http");
 
 function serverUrl() {
@@ -52,46 +52,47 @@ function requested(model) {
 
 async function grow() {
   if (growing) return; // Ctrl+Enter does not ask whether the button is enabled
-  growing = new AbortController();
-  byId("send").disabled = true;
-  byId("stop").disabled = false;
-  setBusy(true);
+  const live = new LiveTree(byId("question").value);
+  setGrowing(live);
   try {
     if (!byId("model").value) await fillModels();
     const body = requested(byId("model").value);
     remember("treepo-key", byId("key").value);
     say("Growing…");
-    show(null);
+    pick(null);
     if (window.innerWidth <= 720) byId("stage").scrollIntoView(); // it stands below the form there
-    const tree = await growTree({
-      url: serverUrl(), key: byId("key").value, body, title: byId("question").value,
-      signal: growing.signal, onTree: showLive,
-    });
-    clearTimeout(pending);
-    pending = null;
-    await keep(tree);
+    const tree = await growTree(live, { url: serverUrl(), key: byId("key").value, body, onNews: showLive });
+    const entry = await store.add(tree);
+    setGrowing(null);
+    if (current === null) pick(entry);
+    else listTrees();
     say(headlineOf(tree));
   } catch (error) {
+    setGrowing(null);
+    if (current === null) show(live.paths.size ? live.tree("stopped") : null, { isSame: true });
+    listTrees();
     if (error.name === "AbortError") say("Stopped: the server has ended this tree.");
     else refused(error);
-  } finally {
-    growing = null;
-    byId("send").disabled = false;
-    byId("stop").disabled = true;
-    setBusy(false);
   }
+}
+
+function setGrowing(live) {
+  growing = live;
+  byId("send").disabled = Boolean(live);
+  byId("stop").disabled = !live;
+  setBusy(Boolean(live));
 }
 
 let pending = null;
 let saidAt = -Infinity;
 
-/** Lays out a growing tree at most ten times a second, and says how far it is every few seconds. */
-function showLive(live) {
+/** Lays out the growing tree, unless another is looked at, at most ten times a second. */
+function showLive() {
   pending ??= setTimeout(() => {
     pending = null;
     if (!growing) return;
-    show(live.tree(), { isSame: view.tree?.id === "live" });
-    sayProgress(live.progress);
+    if (current === null) show(growing.tree(), { isSame: true });
+    sayProgress(growing.progress);
   }, 100);
 }
 
@@ -105,7 +106,7 @@ byId("ask").addEventListener("submit", (event) => { event.preventDefault(); grow
 byId("question").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) byId("ask").requestSubmit();
 });
-byId("stop").addEventListener("click", () => growing?.abort());
+byId("stop").addEventListener("click", () => growing?.request.abort());
 byId("key").addEventListener("change", loadModels);
 byId("server").addEventListener("change", loadModels);
 

@@ -3,21 +3,20 @@
    tells of each path where it forked off (`progress.opened`); texts come as the choices of the
    stream. When the tree has ended its own report takes the place of all this. */
 
-/** Sends a request; calls `onTree(tree)` as the tree grows and returns the finished one. */
-async function growTree({ url, key, body, title, signal, onTree }) {
-  const live = new LiveTree(title);
+/** Sends a request; calls `onNews()` as `live` grows and returns the finished tree. */
+async function growTree(live, { url, key, body, onNews }) {
   const started = performance.now();
   const response = await fetch(`${url}/v1/chat/completions`, {
-    method: "POST", signal, credentials: "omit", headers: headersFor(key), body: JSON.stringify(body),
+    method: "POST", signal: live.request.signal, credentials: "omit", headers: headersFor(key), body: JSON.stringify(body),
   });
   if (!response.ok) throw await failure(response);
   for await (const chunk of chunksOf(response.body)) {
     if (chunk.error) throw new Error(text(chunk.error.message ?? chunk.error));
     live.take(chunk, (performance.now() - started) / 1000);
-    onTree(live);
+    onNews();
   }
   if (!live.report) throw new Error("The stream ended before the tree did.");
-  return { ...fromReport(live.report, title), samples: live.samples };
+  return { ...fromReport(live.report, live.title), samples: live.samples };
 }
 
 function headersFor(key) {
@@ -54,6 +53,7 @@ async function* chunksOf(stream) {
 class LiveTree {
   constructor(title) {
     this.title = title;
+    this.request = new AbortController();
     this.paths = new Map();
     this.samples = [];
     this.report = null;
@@ -93,7 +93,7 @@ class LiveTree {
   }
 
   /** The tree so far; masses and entropies are known when it has ended. */
-  tree() {
+  tree(finish = "growing") {
     const nodes = [];
     const leaves = [];
     for (const path of this.paths.values()) {
@@ -105,7 +105,7 @@ class LiveTree {
     const votes = tallied(leaves, false);
     return complete({
       id: "live", title: this.title, nodes, leaves, votes, answer: votes[0]?.answer ?? null,
-      agreement: votes[0]?.share ?? null, effective: null, isExact: true, finish: "growing",
+      agreement: votes[0]?.share ?? null, effective: null, isExact: true, finish,
       uncertainty: "none", notes: [], samples: this.samples,
       stats: { generated_tokens: this.progress?.generated_tokens ?? 0 },
     });

@@ -2,6 +2,9 @@
 /* What stands beside the picture: figures, vote, path, tooltip, the list of trees. Every text of a
    model or a file enters the page here, through `textContent` and nothing else. */
 
+/** Trees without a report, whose weights are not known, and what is said of them: without an answer, and of one. */
+const UNREPORTED = new Map([["growing", ["Growing", "So far"]], ["stopped", ["Stopped", "Until it was stopped"]]]);
+
 /** An element with properties and children; strings become text, never markup. */
 function el(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -33,9 +36,8 @@ function showHead(tree) {
 }
 
 function headlineOf(tree) {
-  const isGrowing = tree.finish === "growing";
-  if (tree.answer === null) return isGrowing ? "Growing" : "No answer";
-  return `${isGrowing ? "So far" : "Answer"}: \u2068${tree.answer}\u2069`;
+  const [without, withOne] = UNREPORTED.get(tree.finish) ?? ["No answer", "Answer"];
+  return tree.answer === null ? without : `${withOne}: \u2068${tree.answer}\u2069`;
 }
 
 function figuresOf(tree) {
@@ -105,17 +107,19 @@ function scrollPath() {
 function pathHead(tree, leaf, nodes) {
   const last = nodes.at(-1);
   const tokens = `${last.start + last.tokens} tokens, ${nodes.length} ${nodes.length === 1 ? "segment" : "segments"}`;
-  if (!leaf) return `Not completed (${last.finish ?? "growing"}): ${tokens}`;
+  const isReported = !UNREPORTED.has(tree.finish);
+  if (!leaf) return `Not completed (${last.finish ?? (isReported ? "given up" : tree.finish)}): ${tokens}`;
   const reward = leaf.reward === null ? "" : `, reward ${leaf.reward}`;
   const answer = leaf.answer === null ? "no answer" : `answer \u2068${leaf.answer.slice(0, 200)}\u2069`;
-  return `${tree.leaves.indexOf(leaf) + 1} of ${tree.leaves.length}: ${answer}, weight ${leaf.weight.toFixed(3)}${reward}, ended: ${leaf.finish}, ${tokens}`;
+  const weight = isReported ? `, weight ${leaf.weight.toFixed(3)}` : "";
+  return `${tree.leaves.indexOf(leaf) + 1} of ${tree.leaves.length}: ${answer}${weight}${reward}, ended: ${leaf.finish}, ${tokens}`;
 }
 
 /** One line about a segment. */
 function segmentFacts(tree, node) {
   const facts = [`tokens ${node.start} to ${node.start + node.tokens}`];
   if (node.entropy !== null) facts.push(`${tree.uncertainty} ${node.entropy.toFixed(2)} nats`);
-  if (tree.finish !== "growing") facts.push(`weight ${node.mass.toFixed(3)}`);
+  if (!UNREPORTED.has(tree.finish)) facts.push(`weight ${node.mass.toFixed(3)}`);
   if (node.isLate) facts.push("opened late");
   if (node.finish) facts.push(`ended: ${node.finish}`);
   return facts.join(", ");
@@ -134,19 +138,24 @@ function showTip(view, id, x, y) {
   tip.style.top = `${y + 18 + tip.offsetHeight > box.clientHeight ? Math.max(0, y - tip.offsetHeight - 12) : y + 18}px`;
 }
 
-/** The list of trees; `onPick(entry)` shows one. */
-function showTrees(entries, current, onPick) {
-  byId("trees").replaceChildren(...entries.map((entry) => {
-    const { title, answer, leaves } = entry.tree;
-    const said = answer === null ? "no answer" : `\u2068${answer.slice(0, 40)}\u2069`;
+/** The list of trees; `onPick(entry)` shows one, `onPick(null)` the one that grows, if any. */
+function showTrees(entries, growing, current, onPick) {
+  const rows = entries.map((entry) => [entry, entry.tree.title, entryFacts(entry)]);
+  if (growing) rows.unshift([null, growing.title, "growing"]);
+  refill(byId("trees"), ...rows.map(([entry, title, facts]) => {
     const button = el("button", { type: "button" },
-      el("span", { className: "title" }, title.slice(0, 200) || "tree"),
-      el("span", {}, `${said} · ${leaves.length} paths · ${new Date(entry.seen).toLocaleString()}`));
+      el("span", { className: "title" }, title.slice(0, 200) || "tree"), el("span", {}, facts));
+    button.dataset.key = entry ? `${entry.seen} ${entry.number}` : "growing";
     if (entry === current) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => onPick(entry));
     return el("li", {}, button);
   }));
   byId("forget").hidden = !entries.length;
+}
+
+function entryFacts({ seen, tree: { answer, leaves } }) {
+  const said = answer === null ? "no answer" : `\u2068${answer.slice(0, 40)}\u2069`;
+  return `${said} · ${leaves.length} paths · ${new Date(seen).toLocaleString()}`;
 }
 
 /** What the colours and lines mean for this tree. */
@@ -157,7 +166,7 @@ function showLegend(view) {
     const name = tree.uncertainty === "none" ? "entropy" : tree.uncertainty;
     parts.push(el("span", {}, `${name} 0`, el("i"), `${layout.scale.toFixed(1)} nats`));
   }
-  if (tree && tree.finish !== "growing") parts.push(el("span", {}, el("i", { className: "thick" }), "weight"));
+  if (tree && !UNREPORTED.has(tree.finish)) parts.push(el("span", {}, el("i", { className: "thick" }), "weight"));
   if (tree?.nodes.some((node) => node.isLate)) parts.push(el("span", {}, el("i", { className: "dashed" }), "opened late"));
   byId("legend").replaceChildren(...parts);
 }

@@ -92,6 +92,52 @@ def test_the_place_in_a_text_and_the_focus_stay_while_a_tree_grows(tab, stream):
     assert tab.text("#path").endswith("word So 408.")
 
 
+def listed(tab):
+    return [title.split("\n")[0] for title in tab.page.locator("#trees button").all_inner_texts()]
+
+
+def test_a_saved_tree_can_be_looked_at_while_another_grows(tab, stream):
+    tab.open("saved.json", saved.response())
+    stream.ask()
+    stream.tell(said(0, "Well, "), opened=[opened(0)])
+    assert listed(tab) == ["What is 6 * 68?", "saved.json"]
+    shown = "#trees [aria-current]"
+    assert tab.text(shown).startswith("What is 6 * 68?")
+    tab.page.click("#trees button >> nth=1")
+    stream.tell(said(0, "398."))
+    assert tab.text("#headline") == "Answer: \u2068408\u2069"
+    assert tab.text(shown).startswith("saved.json")
+    tab.page.click("#trees button >> nth=0")
+    assert tab.text("#headline") == "Growing"
+    assert tab.page.evaluate("view.tree.nodes[0].text") == "Well, 398."
+    tab.page.click("#trees button >> nth=1")
+    stream.finish(saved.report())
+    assert listed(tab) == ["What is 6 * 68?", "saved.json"]
+    assert tab.text(shown).startswith("saved.json")
+    assert tab.page.evaluate("document.activeElement.ariaCurrent") == "true"
+
+
+def test_a_tree_that_was_stopped_says_so_and_shows_how_far_it_came(tab, stream):
+    stream.ask()
+    stream.tell(said(0, "398."), ended(0, "398"), said(1, "Well, "), opened=[opened(0), opened(1)])
+    assert tab.text("#headline") == "So far: \u2068398\u2069"
+    tab.page.click("#canvas", position=tab.point(1))
+    tab.page.click("#stop")
+    tab.until("growing === null")
+    assert tab.text("#headline") == "Until it was stopped: \u2068398\u2069"
+    assert tab.text("#path-head").startswith("Not completed (stopped)")
+    assert "weight" not in tab.text("#stage")
+    assert listed(tab) == []
+
+
+def test_nothing_is_left_of_a_tree_that_never_began(tab, stream):
+    stream.ask()
+    tab.page.click("#stop")
+    tab.until("growing === null")
+    assert tab.page.is_visible("#empty")
+    assert listed(tab) == []
+
+
 def test_progress_is_said_now_and_then_and_the_answer_at_the_end(tab, stream):
     tab.page.evaluate(
         """() => {
