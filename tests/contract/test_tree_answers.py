@@ -164,8 +164,15 @@ def test_min_tokens_hold(ask):
 
 
 def test_uncertainty_is_measured_only_where_something_reads_it(ask):
-    assert ask(EVEN, max_tokens=4).tree["uncertainty"] == "none"
+    assert ask({"width": 2, "branching_factor": 1}, max_tokens=4).tree["uncertainty"] == "none"
     assert ask({"width": 2}, max_tokens=4).tree["uncertainty"] == "entropy"
+
+
+def test_what_is_shown_does_not_change_the_evidence(ask):
+    plain = ask(EVEN, max_tokens=60).tree
+    shown = ask({**EVEN, "include": ["nodes"]}, max_tokens=60).tree
+    assert plain["uncertainty"] == "entropy"
+    assert plain["effective_samples"] == shown["effective_samples"]
 
 
 def test_without_a_bound_paths_go_to_the_models_length(chat):

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from vllm.logprobs import FlatLogprobs, Logprob
+
 from treepo.engines.entropy_link import EntropyLink
 from treepo_server.request.tree_request import TreeRequest
 from treepo_server.settings.capacity import Capacity
@@ -71,32 +73,36 @@ class PlayedVllm:
         self.asked.append((request_id, options))
         self.running.add(request_id)
         try:
-            async for output in self._outputs(request_id, params.max_tokens):
+            async for output in self._outputs(request_id, params):
                 yield output
         finally:
             self.running.discard(request_id)
 
-    async def _outputs(self, request_id: str, length: int) -> AsyncIterator[Any]:
+    async def _outputs(self, request_id: str, params: Any) -> AsyncIterator[Any]:
+        length = params.max_tokens
         for number, start in enumerate(range(0, length, CHUNK)):
             await asyncio.sleep(0)
             error = self._lose(request_id, number) if self._lose else None
             if error is not None:
                 raise error
             if request_id in self._aborted:
-                yield _output([], "abort")
+                yield _output([], "abort", params)
                 return
             count = min(CHUNK, length - start)
             self.generated += count
-            yield _output([7] * count, "length" if start + count == length else None)
+            yield _output([7] * count, "length" if start + count == length else None, params)
 
     async def abort(self, request_ids: list[str]) -> None:
         self._aborted.update(request_ids)
 
 
-def _output(token_ids: list[int], finish_reason: str | None) -> Any:
+def _output(token_ids: list[int], finish_reason: str | None, params: Any) -> Any:
+    logprobs = FlatLogprobs()
+    for token_id in token_ids:
+        logprobs.append({token_id: Logprob(-1.0)})
     completion = SimpleNamespace(
         token_ids=token_ids,
-        logprobs=None,
+        logprobs=None if params.logprobs is None else logprobs,
         finish_reason=finish_reason,
         stop_reason=None,
         weight_versions=None,

@@ -117,11 +117,14 @@ def sampling_of(params: Any, config: TreeConfig) -> Sampling:
 
 
 def needs_uncertainty(config: TreeConfig) -> bool:
-    """Whether anything that was asked for reads entropies or surprisals."""
-    is_branched = config.branching == "entropy" and config.branching_factor != 1
+    """Whether anything reads entropies or surprisals.
+
+    Where paths share tokens, `effective_samples` does, whatever the caller wants to see.
+    """
+    has_late = config.fallback != "none" if config.fallback else config.is_paper_policy
+    is_shared = config.branching_factor != 1 or has_late
     is_read = "confidence" in (config.prune, config.vote) or isinstance(config.until, float)
-    is_late = config.fallback in ("entropy", "disagreement")
-    return is_branched or is_read or is_late or bool(config.include)
+    return is_shared or is_read or bool(config.include)
 
 
 def _branchable(config: TreeConfig, params: Any) -> tuple[TreeConfig, tuple[str, ...]]:
