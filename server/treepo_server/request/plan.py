@@ -69,7 +69,7 @@ def make_plan(
     """
     if prompt.get("type") != "token":
         raise FieldError(
-            "messages",
+            request.prompt_field,
             prompt.get("type"),
             "text, beside `tree`",
             "Leave out images and embeddings.",

@@ -45,6 +45,7 @@ class TreeRequest:
         is_stream: Whether the answer is streamed.
         max_tokens: The caller's own bound on a completion, None where they set none.
         max_tokens_field: The name under which they set it.
+        prompt_field: The name under which the route takes its prompt.
         is_single: Whether the route has room for one output only, in every piece of a stream.
         counts_always: Whether every chunk of the stream carries usage.
     """
@@ -54,6 +55,7 @@ class TreeRequest:
     is_stream: bool = False
     max_tokens: int | None = None
     max_tokens_field: str = "max_tokens"
+    prompt_field: str = "messages"
     is_single: bool = False
     counts_always: bool = False
 
@@ -99,7 +101,15 @@ def read_request(request: Any, limits: Limits, *, is_single: bool = False) -> Tr
     _check_honoured(request)
     num_choices = _num_choices(request, 1 if is_single else config.width)
     field, max_tokens = _max_tokens(request)
-    return TreeRequest(config, num_choices, bool(request.stream), max_tokens, field, is_single)
+    return TreeRequest(
+        config,
+        num_choices,
+        is_stream=bool(request.stream),
+        max_tokens=max_tokens,
+        max_tokens_field=field,
+        prompt_field="input" if hasattr(request, "input") else "messages",
+        is_single=is_single,
+    )
 
 
 def _read_config(value: object, limits: Limits) -> TreeConfig:

@@ -1,11 +1,16 @@
-"""A plan says what the engine has to measure."""
+"""A plan says what the engine has to measure, and names what it cannot sample."""
 
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
+from vllm import SamplingParams
 
 from treepo.config import Branching, Fallback, Include, TreeConfig
-from treepo_server.request.plan import needs_uncertainty
+from treepo.errors import FieldError
+from treepo_server.request.plan import make_plan, needs_uncertainty
+from treepo_server.request.tree_request import read_request
+from treepo_server.settings.limits import Limits
 
 
 @pytest.mark.parametrize("include", get_args(Include))
@@ -33,3 +38,13 @@ def test_what_is_shown_does_not_change_the_evidence(branching, fallback, factor,
 )
 def test_nothing_is_measured_of_independent_paths_that_nobody_reads(read, needs):
     assert needs_uncertainty(TreeConfig(branching_factor=1, **read)) == needs
+
+
+@pytest.mark.parametrize("field", ["messages", "input"])
+def test_images_are_refused_under_the_name_that_the_route_gives_its_prompt(field):
+    fields = {"stream": False, field: []}
+    asked = SimpleNamespace(model_extra={"tree": {}}, model_fields_set={field}, **fields)
+    request = read_request(asked, Limits())
+    with pytest.raises(FieldError) as caught:
+        make_plan(request, {"type": "multimodal"}, SamplingParams(), "r", None)
+    assert caught.value.field == field
