@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from treepo.growth.job import request_id
 from treepo.tree import Node, Tree
 
 
@@ -74,7 +75,7 @@ class TreeSpan:
         self._span.end()
 
     def _segment(self, tree_id: str, node: Node, path_start: int) -> None:
-        clock = self._clocks.get(f"{tree_id}-{node.path}")
+        clock = self._clocks.get(request_id(tree_id, node.path))
         if clock is None:
             return
         began, ended = clock.at(node.start - path_start), clock.at(node.end - path_start)

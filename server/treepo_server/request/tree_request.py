@@ -156,22 +156,3 @@ def _max_tokens(request: Any) -> tuple[str, int | None]:
         if name in request.model_fields_set and isinstance(value, int):
             return name, value
     return "max_tokens", None
-
-
-def check_room(request: TreeRequest, num_prompt_tokens: int, max_model_len: int) -> None:
-    """See that the prompt and the caller's own bound fit the model.
-
-    vLLM would shorten the completion without a word.
-
-    Raises:
-        FieldError: They do not.
-    """
-    room = max_model_len - num_prompt_tokens
-    if request.max_tokens is not None and not 1 <= request.max_tokens <= room:
-        raise FieldError(
-            request.max_tokens_field,
-            request.max_tokens,
-            f"1 to {max(room, 0)} beside a prompt of {num_prompt_tokens} tokens (the model's "
-            f"length is {max_model_len})",
-            "Ask for fewer tokens, leave it out for the longest, or shorten the prompt.",
-        )

@@ -15,6 +15,7 @@ from treepo.engines.base import Engine, EngineInfo
 from treepo.engines.entropy_link import EntropyLink
 from treepo.engines.vllm import VllmEngine
 from treepo.errors import DrainingError, OverloadError
+from treepo.growth.job import check_length
 from treepo.growth.reference import EntropyReference
 from treepo.tree import Tree
 from treepo_server.load.governor import Governor
@@ -24,7 +25,7 @@ from treepo_server.observe import metrics
 from treepo_server.observe.spans import TreeSpan, tracer_of
 from treepo_server.request.engine_limits import check_priority, check_seed
 from treepo_server.request.plan import Plan, make_plan, needs_uncertainty
-from treepo_server.request.tree_request import TreeRequest, check_room
+from treepo_server.request.tree_request import TreeRequest
 from treepo_server.settings.capacity import Capacity
 from treepo_server.settings.limits import Limits
 from treepo_server.trees.running import RunningTree
@@ -117,8 +118,7 @@ class TreeService:
             scheduler = self.client.vllm_config.scheduler_config
             check_seed(params.seed, scheduler)
             check_priority(options.get("priority", 0), scheduler)
-            num_prompt_tokens = len(prompt["prompt_token_ids"])
-            check_room(request, num_prompt_tokens, self._engine.info.max_model_len)
+            self._check_room(request, len(prompt["prompt_token_ids"]))
         self.client.input_processor.process_inputs(
             request_id,
             prompt,
@@ -186,6 +186,12 @@ class TreeService:
             metrics.TREES.labels("overload").inc()
             message = f"{num_waiting} trees wait for the engine already. Send the request later."
             raise OverloadError(message, retry_after_s=self._mean_tree_s)
+
+    def _check_room(self, request: TreeRequest, num_prompt_tokens: int) -> None:
+        """See that the caller's own bound fits the model: vLLM would shorten it without a word."""
+        if request.max_tokens is not None:
+            longest = self._engine.info.max_model_len
+            check_length(num_prompt_tokens, request.max_tokens, longest, request.max_tokens_field)
 
     def _make_governors(self, num_processes: int) -> list[Governor]:
         num_ranks = self._ranks.num_ranks

@@ -5,7 +5,8 @@ import pytest
 from tests.support.machines import ByteDecoder
 from treepo.config import TreeConfig
 from treepo.engines.base import Chunk, PathRequest, Sampling
-from treepo.growth.job import Job, caveats, path_request
+from treepo.errors import FieldError
+from treepo.growth.job import Job, caveats, check_length, path_request
 from treepo.growth.state import Branch, Growth
 from treepo.growth.texts import Texts
 
@@ -72,3 +73,15 @@ def test_a_seeded_childs_seed_is_its_place_and_no_seed_stays_none():
 def test_a_greedy_tree_says_that_its_trajectories_are_copies(temperature, width, is_said):
     sampling = Sampling(max_tokens=5, temperature=temperature)
     assert len(caveats(Job([7], sampling, TreeConfig(width=width)))) == is_said
+
+
+@pytest.mark.parametrize("max_tokens", [0, -1, 91])
+def test_a_completion_that_does_not_fit_the_model_is_refused_by_its_field(max_tokens):
+    with pytest.raises(FieldError, match="1 to 90 beside a prompt of 10") as caught:
+        check_length(10, max_tokens, 100, "max_output_tokens")
+    assert (caught.value.field, caught.value.value) == ("max_output_tokens", max_tokens)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 90])
+def test_a_completion_that_fits_passes(max_tokens):
+    check_length(10, max_tokens, 100)

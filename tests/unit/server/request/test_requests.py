@@ -10,7 +10,6 @@ from treepo.engines.entropy_segment import ENTROPY_KEY
 from treepo.errors import ConfigError, FieldError
 from treepo_server.request.tree_request import (
     TreeRequest,
-    check_room,
     has_tree,
     read_request,
     strip_private,
@@ -109,18 +108,6 @@ def test_a_bound_counts_only_where_the_caller_set_it():
     assert (asked.max_tokens, asked.max_tokens_field) == (7, "max_completion_tokens")
     asked = read_request(request({}, max_output_tokens=9), DEFAULTS)
     assert (asked.max_tokens, asked.max_tokens_field) == (9, "max_output_tokens")
-
-
-@pytest.mark.parametrize("max_tokens", [0, -1, 91])
-def test_a_bound_that_does_not_fit_the_model_is_refused(max_tokens):
-    asked = TreeRequest(TreeConfig(), max_tokens=max_tokens)
-    with pytest.raises(FieldError, match="1 to 90 beside a prompt of 10"):
-        check_room(asked, 10, 100)
-
-
-@pytest.mark.parametrize("max_tokens", [None, 1, 90])
-def test_a_bound_that_fits_passes(max_tokens):
-    check_room(TreeRequest(TreeConfig(), max_tokens=max_tokens), 10, 100)
 
 
 def test_all_paths_are_streamed_only_where_each_is_a_choice():
