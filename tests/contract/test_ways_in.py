@@ -121,6 +121,14 @@ def test_capabilities_say_what_a_caller_may_ask_for(server):
     }
     assert set(said["fields"]) == set(TreeConfig.model_fields)
     assert said["fields"]["width"]["default"] == min(TreeConfig().width, MAX_WIDTH)
-    assert said["policies"]["branching"] == ["entropy", "even", "low_prob", "high_prob"]
+    assert said["policies"] == {
+        "branching": ["entropy", "even", "low_prob", "high_prob"],
+        "fallback": ["random", "entropy", "disagreement", "none"],
+        "prune": ["none", "confidence"],
+        "vote": ["majority", "weighted", "confidence", "likelihood", "none"],
+        "until": ["complete", "settled"],
+        "include": ["nodes", "entropies", "texts", "record"],
+        "answer": ["auto", "boxed", "last_number", "none", "regex", "json"],
+    }
     assert said["aliases"] == {ALIAS: {"model": None, "tree": ALIAS_TREE}}
     assert said["versions"]["vllm"].startswith("0.3")

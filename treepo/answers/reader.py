@@ -68,6 +68,15 @@ _KINDS: Final[dict[str, Find]] = {
 }
 
 
+_OBJECTS: Final = ("regex", "json")
+"""Kinds that are asked for by an object: `{kind: rule}`."""
+
+
+def answer_words() -> list[str]:
+    """What `tree.answer` takes: names, keys of objects, names of installed extractors."""
+    return [*_KINDS, *_OBJECTS, *sorted(entry_points(group=EXTRACTORS).names)]
+
+
 def parse_rule(answer: str | dict[str, str]) -> Rule:
     """The rule that a `tree.answer` asks for.
 
@@ -79,7 +88,7 @@ def parse_rule(answer: str | dict[str, str]) -> Rule:
         raise FieldError(_FIELD, answer, "text without halves of characters", "Send it in UTF-8.")
     if isinstance(answer, str):
         return Rule(answer) if answer in _KINDS else Rule("named", _installed(answer))
-    if len(answer) != 1 or not answer.keys() <= {"regex", "json"}:
+    if len(answer) != 1 or not answer.keys() <= set(_OBJECTS):
         raise FieldError(
             _FIELD, answer, "an object with one key, `regex` or `json`", 'Send {"json": "answer"}.'
         )

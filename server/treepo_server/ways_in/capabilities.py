@@ -7,8 +7,7 @@ nothing of any caller or any load.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -16,8 +15,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 import treepo
-from treepo.answers.worker import EXTRACTORS
-from treepo.config import Branching, Fallback, Include, TreeConfig, Vote
+from treepo.answers.reader import answer_words
+from treepo.config import TreeConfig
 from treepo_server.settings.aliases import Alias, Aliases
 from treepo_server.settings.limits import Limits
 from treepo_server.settings.versions import installed_vllm
@@ -123,12 +122,17 @@ def _engine(service: TreeService) -> EngineReport:
 
 
 def _policies() -> dict[str, list[str]]:
-    named = {"branching": Branching, "fallback": Fallback, "vote": Vote, "include": Include}
-    extractors = sorted(entry_points(group=EXTRACTORS).names)
-    return {
-        **{name: list(get_args(kind)) for name, kind in named.items()},
-        "answer": ["auto", "boxed", "last_number", "none", "regex", "json", *extractors],
-    }
+    """The words that each field of `tree` takes."""
+    fields = TreeConfig.model_fields.items()
+    named = {name: words for name, info in fields if (words := _words_in(info.annotation))}
+    return {**named, "answer": answer_words()}
+
+
+def _words_in(kind: Any) -> list[str]:
+    """The words of a type: those of its literals, however deep."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [word for part in get_args(kind) for word in _words_in(part)]
 
 
 def _field(info: Any, default: object) -> FieldReport:
