@@ -19,9 +19,13 @@ from treepo.growth.decoder import PromptDecoder
 from treepo.growth.texts import Texts
 from treepo.sampler import Job
 from treepo_server.request.journal import Journal
-from treepo_server.request.tree_request import INDEPENDENT_NOTE, TreeRequest
+from treepo_server.request.tree_request import TreeRequest
 
 _NEED_LOGPROBS = ("low_prob", "high_prob")
+_INDEPENDENT = (
+    "{what} would start afresh in every branch, so the {width} trajectories were sampled "
+    "independently from the prompt"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,6 @@ class Plan:
         job: What the sampler gets.
         journal: Its observer.
         decoder: Token ids to text.
-
         notes: What is done otherwise than asked, in words.
         request_id: vLLM's name of the request.
     """
@@ -42,7 +45,6 @@ class Plan:
     job: Job
     journal: Journal
     decoder: PromptDecoder
-
     notes: tuple[str, ...]
     request_id: str
 
@@ -81,7 +83,6 @@ def make_plan(
     config, notes = _branchable(request.config, params)
     sampling = sampling_of(params, config)
     journal = Journal(sampling)
-
     job = Job(
         prompt_token_ids=prompt_token_ids,
         sampling=sampling,
@@ -131,9 +132,7 @@ def _branchable(config: TreeConfig, params: Any) -> tuple[TreeConfig, tuple[str,
     what = list(_restarting(params))
     if not what:
         return config, ()
-    return config.independent(), (
-        INDEPENDENT_NOTE.format(what=" and ".join(what), width=config.width),
-    )
+    return config.independent(), (_INDEPENDENT.format(what=" and ".join(what), width=config.width),)
 
 
 def _restarting(params: Any) -> Iterator[str]:

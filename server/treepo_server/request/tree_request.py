@@ -29,11 +29,6 @@ _REFUSED = {
 _GREEDY_BELOW = 1e-5
 """Temperature below which vLLM takes the likeliest token, and no more than one choice."""
 
-INDEPENDENT_NOTE = (
-    "{what} would start afresh in every branch, so the {width} trajectories were sampled "
-    "independently from the prompt"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class TreeRequest:
