@@ -90,7 +90,7 @@ def path_request(
     budget = max(budget, 1)
     prefix = path.parent.prefix(start) if path.parent else []
     return PathRequest(
-        id=f"{tree_id}-{path.id}",
+        id=request_id(tree_id, path.id),
         tree_id=tree_id,
         token_ids=[*growth.prompt_token_ids, *prefix],
         num_inherited_tokens=start,
@@ -104,6 +104,11 @@ def path_request(
         ),
         may_branch=not path.is_late and growth.config.width * path.mass >= 2,
     )
+
+
+def request_id(tree_id: str, path: int) -> str:
+    """The name of a path's engine request."""
+    return f"{tree_id}-{path}"
 
 
 def _starts_whole(path: Path) -> bool:
@@ -122,16 +127,18 @@ def caveats(job: Job) -> list[str]:
     return ["at a temperature of 0 all trajectories are the same text, paid for again and again"]
 
 
-def check_length(num_prompt_tokens: int, max_tokens: int, max_model_len: int) -> None:
+def check_length(
+    num_prompt_tokens: int, max_tokens: int, max_model_len: int, field: str = "max_tokens"
+) -> None:
     """See that prompt and completion fit the model.
 
     Raises:
-        FieldError: They do not.
+        FieldError: They do not; it names the field that bounds the completion.
     """
     room = max_model_len - num_prompt_tokens
     if max_tokens < 1 or max_tokens > room:
         raise FieldError(
-            "max_tokens",
+            field,
             max_tokens,
             f"1 to {max(room, 0)} beside a prompt of {num_prompt_tokens} tokens "
             f"(the model's length is {max_model_len})",
