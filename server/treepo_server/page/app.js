@@ -31,6 +31,7 @@ function show(tree, { isSame = false } = {}) {
   view.viewport.show(view.layout);
   if (isSame && tree) reselect(before);
   else {
+    showTip(view, null);
     view.viewport.reset();
     Object.assign(view, { selected: null, reading: null, picked: null });
     byId("search").value = "";

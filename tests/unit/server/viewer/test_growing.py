@@ -138,6 +138,15 @@ def test_nothing_is_left_of_a_tree_that_never_began(tab, stream):
     assert listed(tab) == []
 
 
+def test_what_the_pointer_showed_of_a_tree_goes_with_it(tab, stream):
+    stream.ask()
+    stream.tell(said(0, "Well, "), opened=[opened(0)])
+    tab.page.hover("#canvas", position=tab.point(0))
+    assert "Well, " in tab.text("#tip")
+    stream.finish(saved.report())
+    assert tab.page.is_hidden("#tip")
+
+
 def test_progress_is_said_now_and_then_and_the_answer_at_the_end(tab, stream):
     tab.page.evaluate(
         """() => {
