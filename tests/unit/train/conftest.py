@@ -1,4 +1,4 @@
-"""Ragged random trees and a tiny model in double precision; shapes are checked at run time."""
+"""Ragged random trees and a tiny model in double precision."""
 
 import math
 from types import MethodType
@@ -6,16 +6,11 @@ from types import MethodType
 import numpy as np
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
 from tests.support.threads import one_thread
 from treepo.tree import Finish, Node, Trajectory, Tree, TreeFinish
 
 __all__ = ["one_thread"]
-
-# The modules whose annotations have shapes; protocols elsewhere cannot be checked at run time.
-SHAPED = ("advantage", "attention", "estimators", "groups", "loss", "pack")
-install_import_hook([f"treepo.train.{name}" for name in SHAPED], "beartype.beartype")
 
 VOCABULARY = 17
 
