@@ -9,7 +9,7 @@ One tree, so that callers can catch `TreePOError` and nothing of ours slips thro
     │   └── EngineDeadError   the engine is gone and will not come back in this process
     ├── OverloadError         no room now; `retry_after_s` says when to ask again
     │   └── DrainingError     the server is about to end; another one has to be asked
-    ├── UnsupportedError      an installed library is outside the tested range
+    ├── UnsupportedError      an installed library is outside the accepted range
     ├── RolloutFileError      a rollout file, with its path and line
     └── CheckpointError       a training checkpoint
 
@@ -84,7 +84,7 @@ class DrainingError(OverloadError):
 
 
 class UnsupportedError(TreePOError):
-    """An installed library is outside the tested range; the message names the range."""
+    """An installed library is outside the accepted range; the message names the range."""
 
 
 class RolloutFileError(TreePOError):

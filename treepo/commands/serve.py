@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> int:
     1 where it ended without being asked to, as it does when the engine dies.
 
     Raises:
-        UnsupportedError: The installed vLLM is outside the tested range.
+        UnsupportedError: The installed vLLM is outside the accepted range.
     """
     check_vllm()
     # -P: a folder named vllm where the user stands must not shadow the package.
