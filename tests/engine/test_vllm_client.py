@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -274,3 +275,8 @@ def test_cpu_settings_leave_alone_what_is_chosen():
     assert cpu_environment(1, {}, [1, 0])["VLLM_CPU_OMP_THREADS_BIND"] == "0,1"
     assert "VLLM_CPU_OMP_THREADS_BIND" not in cpu_environment(1, {}, range(64))
     assert cpu_environment(1, dict.fromkeys(cpu_environment(1, {}, [0]), "x"), [0]) == {}
+
+
+def test_nothing_is_compiled_where_there_is_no_compiler():
+    assert cpu_environment(1, {"CXX": "no-such-compiler"}, [0])["TORCH_COMPILE_DISABLE"] == "1"
+    assert "TORCH_COMPILE_DISABLE" not in cpu_environment(1, {"CXX": sys.executable}, [0])

@@ -8,6 +8,7 @@ platform, add its table beside these.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -48,10 +49,12 @@ def cpu_defaults(chosen: Mapping[str, Any]) -> dict[str, Any]:
 def cpu_environment(
     num_workers: int, environment: Mapping[str, str], cpus: Collection[int]
 ) -> dict[str, str]:
-    """Variables to add so that a CPU engine computes on all cores.
+    """Variables to add so that a CPU engine computes on all cores, and without a compiler too.
 
     vLLM keeps one core for its front end, which on a small machine is half of it: 14, 109 and
     142 tokens a second at 1, 16 and 64 running, against 10, 60 and 88 (two cores, SmolLM2-135M).
+    Its sampler compiles functions where log-probs are wanted, at the first such request; the engine
+    dies of it where there is no C++ compiler, so there they stay as they are written.
 
     Args:
         num_workers: Worker processes that share the machine.
@@ -61,6 +64,8 @@ def cpu_environment(
     wanted = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
     if num_workers == 1 and len(cpus) <= FEW_CPUS:
         wanted["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(str(cpu) for cpu in sorted(cpus))
+    if shutil.which(environment.get("CXX", "g++")) is None:
+        wanted["TORCH_COMPILE_DISABLE"] = "1"
     return {name: value for name, value in wanted.items() if name not in environment}
 
 
