@@ -71,7 +71,8 @@ class Growing:
 
     @staticmethod
     def _hear(path: _Path, choice: Mapping[str, Any]) -> None:
-        text = (choice.get("delta") or {}).get("content") or ""
+        delta = choice.get("delta") or {}
+        text = (delta.get("reasoning") or "") + (delta.get("content") or "")
         path.pieces.append((path.length, text))
         path.length += len(choice.get("token_ids") or ()) or (1 if text else 0)
         if choice.get("finish_reason"):

@@ -41,6 +41,13 @@ def test_a_fork_cuts_its_parent_and_keeps_its_own_text_only():
     assert [n["text"] for n in nodes] == ["abc", "defg", "xy"]
 
 
+def test_what_a_path_thinks_comes_before_what_it_says():
+    thought = {"index": 0, "delta": {"reasoning": "hm ", "content": None}, "token_ids": [1]}
+    growing = grown(progress((0, None, 0)), {"choices": [thought]}, piece(0, "7", 1))
+    assert growing.text(0) == "hm 7"
+    assert [node["num_tokens"] for node in growing.tree()["nodes"]] == [2]
+
+
 def test_a_fork_at_the_prompt_has_no_parent():
     nodes = grown(progress((0, None, 0), (1, None, 0)), piece(0, "a", 1), piece(1, "b", 1)).tree()
     assert [node["parent"] for node in nodes["nodes"]] == [None, None]
