@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from treepo.engines.vllm_settings import cpu_environment, usable_cpus
+
 START_LIMIT_S = 300.0
 STOP_LIMIT_S = 60.0
 READ_LIMIT_S = 60.0
@@ -95,10 +97,9 @@ def serve_plain(model: Path, log: Path, *flags: str) -> Iterator[Server]:
     entry = "vllm.entrypoints.launchers.api_server.entry"
     settings = ["--dtype", "float32", "--block-size", "32", "--enforce-eager"]
     settings += ["--max-num-seqs", "64", "--no-enable-chunked-prefill"]
-    cores = ",".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0)))
-    threads = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_CPU_OMP_THREADS_BIND": cores}
+    environment = cpu_environment(1, os.environ, usable_cpus())
     command = [entry, "--model", str(model), *settings]
-    with _running(command, log, *flags, VLLM_PLUGINS="", **threads) as server:
+    with _running(command, log, *flags, VLLM_PLUGINS="", **environment) as server:
         yield server
 
 
