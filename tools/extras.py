@@ -7,6 +7,7 @@ another function in `EXTRAS`.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -18,15 +19,29 @@ JAVASCRIPT = (ROOT / "clients" / "examples" / "javascript", ROOT / "tests" / "su
 # Helm's own library, which is large and needed by one test: not among the locked packages.
 HELM = ROOT / ".venv" / "helm"
 HELM_PACKAGES = ("helm-python-sdk==0.2.2",)
+DRIVER_LIBRARY = "libatomic.so.1"
 LIMIT_S = 600
 
 
+def has_library(name: str) -> bool:
+    """Whether the system's loader finds a library."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
 def chromium() -> list[list[str]]:
-    """Commands that install the browser: none where it is there, or where it is not ours to do."""
-    if shutil.which("chromium") or os.geteuid() != 0 or not shutil.which("apt-get"):
+    """Commands that install the browser, and a library of Playwright's driver.
+
+    None where they are there, or where it is not ours to do.
+    """
+    is_there = shutil.which("chromium") and has_library(DRIVER_LIBRARY)
+    if is_there or os.geteuid() != 0 or not shutil.which("apt-get"):
         return []
     install = ["apt-get", "install", "--yes", "--no-install-recommends"]
-    return [["apt-get", "update"], [*install, "chromium", "fonts-dejavu-core"]]
+    return [["apt-get", "update"], [*install, "chromium", "fonts-dejavu-core", "libatomic1"]]
 
 
 def javascript() -> list[list[str]]:

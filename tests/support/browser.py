@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tools.extras import DRIVER_LIBRARY, has_library
+
 CHROMIUM = shutil.which("chromium")
 AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -23,6 +25,10 @@ def chromium() -> Iterator[Any]:
     """
     if CHROMIUM is None:
         pytest.skip("chromium is missing: apt-get install chromium, or make test as root")
+    if not has_library(DRIVER_LIBRARY):
+        pytest.skip(
+            f"{DRIVER_LIBRARY} is missing: apt-get install libatomic1, or make test as root"
+        )
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -14,7 +14,8 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(extras, "JAVASCRIPT", (tmp_path / "one", tmp_path / "two"))
     monkeypatch.setattr(extras, "HELM", tmp_path / "helm")
 
-    def make(*programs, user=0, works=True):
+    def make(*programs, user=0, works=True, has_libraries=True):
+        monkeypatch.setattr(extras, "has_library", lambda name: has_libraries)
         monkeypatch.setattr(extras.shutil, "which", lambda name: name if name in programs else None)
         monkeypatch.setattr(extras.os, "geteuid", lambda: user)
         reason = "" if works else "E: no such host"
@@ -42,6 +43,12 @@ def test_root_on_debian_gets_all(machine):
         ["npm", "install"],
         [sys.executable, "-m"],
     ]
+
+
+def test_a_browser_without_the_library_of_its_driver_is_not_enough(machine):
+    ran = machine("chromium", "apt-get", has_libraries=False)
+    assert extras.main() == 0
+    assert "libatomic1" in ran[1]
 
 
 @pytest.mark.parametrize(("programs", "user"), [((), 0), (("apt-get",), 1000)])
