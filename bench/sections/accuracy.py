@@ -41,6 +41,7 @@ def verdict(result: Json, timed: Json) -> str:
         "independent": f"{width} independent samples",
         "independent, start 4, until 0.95": "the same, four at a time, until 95 % sure",
         "entropy": "the default tree",
+        "entropy, start 4, until 0.95": "that tree, four at a time, until 95 % sure",
         "even, root 2": "the paper's even split of two roots",
     }
     head = ("", "generated tokens", "right",
