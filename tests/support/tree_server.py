@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
+from tests.support.json_handler import JsonHandler
 from treepo.config import TreeConfig
 from treepo.engines.base import Sampling
 from treepo.engines.scripted import Script, ScriptedEngine, TokenMachine
@@ -61,32 +61,23 @@ class TreeServer(ThreadingHTTPServer):
         return {"tree": {"record": record}}
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     """One request."""
 
     server: TreeServer
 
-    def do_GET(self) -> None:
-        self._reply(200, self.server.models())
+    def do_GET(self) -> None:  # noqa: N802 - so it is called
+        self._answer(200, self.server.models())
 
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    def do_POST(self) -> None:  # noqa: N802 - so it is called
         try:
-            self._reply(200, self.server.answer(body))
+            self._answer(200, self.server.answer(self.body()))
         except FieldError as error:
-            self._reply(400, {"error": {"message": str(error)}})
+            self._answer(400, {"error": {"message": str(error)}})
 
-    def _reply(self, status: int, answer: dict[str, Any]) -> None:
+    def _answer(self, status: int, answer: dict[str, Any]) -> None:
         self.server.keys.add(self.headers["Authorization"].removeprefix("Bearer "))
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        self.reply(status, answer)
 
 
 @contextmanager
